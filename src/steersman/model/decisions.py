@@ -1,0 +1,106 @@
+"""What the deciders propose and the journal records before anything happens.
+
+Every decision names its subject, what should become of it, and why. A decision carries no id: its id is
+the position of its cycle's `Observed` event plus its place in the plan (see `ids.decision_id`).
+"""
+
+from typing import Literal
+
+import msgspec
+
+from steersman.model.ids import DeviceId, NodeId, RunId, WorkloadName
+from steersman.model.reasons import Reason
+
+StopCause = Literal["preempted", "stop-requested", "removed", "duration-exceeded", "spec-changed"]
+Outcome = Literal["succeeded", "failed", "stopped"]
+
+
+class Placement(msgspec.Struct, frozen=True, kw_only=True):
+    """The lease of one rank: a right to named capacity of one node."""
+
+    rank: int
+    node: NodeId
+    cpu_milli: int
+    memory_bytes: int
+    devices: tuple[DeviceId, ...] = ()
+
+
+class Admit(msgspec.Struct, frozen=True, kw_only=True, tag="admit"):
+    """The workload may be queued. Owner: admit."""
+
+    workload: WorkloadName
+    reason: Reason
+
+
+class Hold(msgspec.Struct, frozen=True, kw_only=True, tag="hold"):
+    """The workload stays where it is, for a reason whose code differs from the recorded one."""
+
+    workload: WorkloadName
+    reason: Reason
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
+    """Begin a run with these leases, all ranks together. Owner: schedule."""
+
+    workload: WorkloadName
+    run: RunId
+    placements: tuple[Placement, ...]
+    checkpoint_interval_ms: int | None
+    reason: Reason
+
+
+class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
+    """End a run: notice, grace, then force. Owner: schedule for preemption, admit for the rest."""
+
+    workload: WorkloadName
+    run: RunId
+    cause: StopCause
+    grace_ms: int
+    reason: Reason
+
+
+class Requeue(msgspec.Struct, frozen=True, kw_only=True, tag="requeue"):
+    """Try again, not before a time. `counted` tells whether the try used up an attempt. Owner: recover."""
+
+    workload: WorkloadName
+    not_before_ms: int
+    counted: bool
+    reason: Reason
+
+
+class Finish(msgspec.Struct, frozen=True, kw_only=True, tag="finish"):
+    """The workload reached its end. Owner: recover; admit when it never ran."""
+
+    workload: WorkloadName
+    outcome: Outcome
+    reason: Reason
+
+
+class Forget(msgspec.Struct, frozen=True, kw_only=True, tag="forget"):
+    """A removed workload without a live run leaves the snapshot. Owner: admit."""
+
+    workload: WorkloadName
+    reason: Reason
+
+
+class SetCheckpointInterval(msgspec.Struct, frozen=True, kw_only=True, tag="set-checkpoint-interval"):
+    """A running job should save this often from now on. Owner: recover."""
+
+    workload: WorkloadName
+    run: RunId
+    interval_ms: int
+    reason: Reason
+
+
+Decision = Admit | Hold | Start | Stop | Requeue | Finish | Forget | SetCheckpointInterval
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What one cycle decided. `wake_at_ms` None: nothing to wait for but events.
+
+    An empty plan says why in `idle`.
+    """
+
+    decisions: tuple[Decision, ...]
+    wake_at_ms: int | None
+    idle: Reason | None = None

@@ -1,0 +1,172 @@
+"""Everything that can happen, as the journal holds it. State is a fold of these and of nothing else.
+
+Rules of this file: an event says what happened, never what should; it carries no secret and no personal
+data; a field is only ever added, with a default, and a change of meaning makes a new version with an
+upcast in `codec`. The journal position and time of an event are in its envelope, not in its body.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from steersman.model.decisions import Decision
+from steersman.model.fleet import Fleet
+from steersman.model.ids import NodeId, RunId, WorkloadName
+from steersman.model.policy import Policy
+from steersman.model.workload import Workload
+
+
+class HomeCreated(msgspec.Struct, frozen=True, kw_only=True, tag="home-created"):
+    """The first event of every journal. `home_id` is random and names the home in outside objects."""
+
+    home_id: str
+
+
+class ControlPlaneStarted(msgspec.Struct, frozen=True, kw_only=True, tag="control-plane-started"):
+    """A control plane took the home. `epoch` grows by one each time and fences all earlier ones."""
+
+    epoch: int
+    build: str
+    boot_id: str
+    libraries: tuple[tuple[str, str], ...] = ()
+
+
+class PolicySet(msgspec.Struct, frozen=True, kw_only=True, tag="policy-set"):
+    policy: Policy
+
+
+class FleetDeclared(msgspec.Struct, frozen=True, kw_only=True, tag="fleet-declared"):
+    fleet: Fleet
+
+
+class NodeHealth(msgspec.Struct, frozen=True, kw_only=True, tag="node-health"):
+    """What is known of a node. ``unknown`` takes no new work and ends none."""
+
+    node: NodeId
+    health: Literal["alive", "dead", "unknown"]
+
+
+class WorkloadDeclared(msgspec.Struct, frozen=True, kw_only=True, tag="workload-declared"):
+    """A workload was declared, anew or again. `restarts`: the change needs a new run (see `spec.diff`)."""
+
+    workload: Workload
+    digest: str
+    restarts: bool = True
+
+
+class StopRequested(msgspec.Struct, frozen=True, kw_only=True, tag="stop-requested"):
+    """`steer stop`: end the run, keep the declaration."""
+
+    workload: WorkloadName
+
+
+class RemoveRequested(msgspec.Struct, frozen=True, kw_only=True, tag="remove-requested"):
+    """`steer down`: end the run and forget the declaration."""
+
+    workload: WorkloadName
+
+
+class Signal(msgspec.Struct, frozen=True, kw_only=True):
+    """One quantised number that left its dead band. `value` is an integer in the unit the name ends with."""
+
+    name: str
+    subject: str
+    value: int
+
+
+class Observed(msgspec.Struct, frozen=True, kw_only=True, tag="observed"):
+    """One a cycle: the time (epoch milliseconds), what moved, and what the deciders were given."""
+
+    now_ms: int
+    signals: tuple[Signal, ...] = ()
+    policy_digest: str = ""
+
+
+class Decided(msgspec.Struct, frozen=True, kw_only=True, tag="decided"):
+    """The intent of the cycle observed at `observed_at`, durable before any of it happens."""
+
+    observed_at: int
+    decisions: tuple[Decision, ...]
+
+
+class RankStarted(msgspec.Struct, frozen=True, kw_only=True, tag="rank-started"):
+    """The program of one rank began. `limits` says how its resources are held (``cgroup-v1`` …)."""
+
+    run: RunId
+    rank: int
+    pid: int
+    at_ms: int
+    limits: str = ""
+
+
+class RankExited(msgspec.Struct, frozen=True, kw_only=True, tag="rank-exited"):
+    """The program of one rank is gone, proven. Exactly one of `exit_code` and `signal` is set, unless
+    `cause` tells that it never ran (``start-failed``) or that its record was lost (``lost``).
+
+    `completed`: the program itself said that its work is done. `stop_delivered`: the stop signal had been
+    sent before it ended.
+    """
+
+    run: RunId
+    rank: int
+    at_ms: int
+    exit_code: int | None = None
+    signal: int | None = None
+    cause: Literal["exited", "start-failed", "setup-failed", "lost", "memory"] = "exited"
+    detail: str = ""
+    completed: bool = False
+    stop_delivered: bool = False
+
+
+class RankUnknown(msgspec.Struct, frozen=True, kw_only=True, tag="rank-unknown"):
+    """Nobody can tell whether the rank lives. Nothing is decided on it."""
+
+    run: RunId
+    rank: int
+
+
+class CheckpointSaved(msgspec.Struct, frozen=True, kw_only=True, tag="checkpoint-saved"):
+    """A checkpoint was published. `save_ms` is how long the save took."""
+
+    run: RunId
+    step: int
+    at_ms: int
+    save_ms: int
+    digest: str
+
+
+class ArtifactPublished(msgspec.Struct, frozen=True, kw_only=True, tag="artifact-published"):
+    """A declared artifact was stored. `digest` is ``sha256:<hex>``; the bytes live under that digest."""
+
+    run: RunId
+    workload: WorkloadName
+    name: str
+    digest: str
+    size_bytes: int
+
+
+class ActionFailed(msgspec.Struct, frozen=True, kw_only=True, tag="action-failed"):
+    """An effect could not be brought about; it will be tried again or the rank reported as exited."""
+
+    decision: str
+    detail: str
+
+
+Event = (
+    HomeCreated
+    | ControlPlaneStarted
+    | PolicySet
+    | FleetDeclared
+    | NodeHealth
+    | WorkloadDeclared
+    | StopRequested
+    | RemoveRequested
+    | Observed
+    | Decided
+    | RankStarted
+    | RankExited
+    | RankUnknown
+    | CheckpointSaved
+    | ArtifactPublished
+    | ActionFailed
+)

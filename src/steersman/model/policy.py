@@ -1,0 +1,25 @@
+"""The numbers the deciders obey. Journaled whole when they change, so that replay can change them."""
+
+import msgspec
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One policy for a home. Times in milliseconds, shares in per-mille.
+
+    Back-off doubles from `backoff_ms_base` to `backoff_ms_max` with the run of failures. A job that fails
+    `crash_loop_failures` times in a row, each within `crash_loop_run_ms` of its start, is in a crash loop.
+    A run is not preempted before `preempt_run_ms_min`, so that two jobs cannot swap for ever.
+    `interruption_mtbf_ms_prior` is the mean time between interruptions assumed before any was seen; it
+    weighs as much as one observed interruption.
+    """
+
+    backoff_ms_base: int = 1_000
+    backoff_ms_max: int = 300_000
+    crash_loop_failures: int = 5
+    crash_loop_run_ms: int = 10_000
+    preempt_run_ms_min: int = 2_000
+    preempt_attempts_per_cycle: int = 16
+    preempt_victims_max: int = 64
+    starts_per_cycle: int = 2_048
+    interruption_mtbf_ms_prior: int = 6 * 3_600_000
+    interval_change_per_mille: int = 250

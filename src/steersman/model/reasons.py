@@ -1,0 +1,62 @@
+"""Why: one stable code for every choice and every refusal, with the facts behind it.
+
+Rules of this file: a code is never renamed or reused once released, for journals hold it; a fact is a
+small value (a name, an integer), never prose: words are made by `explain`.
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+
+class Code(StrEnum):
+    """Stable codes. The comment of each group says who gives it."""
+
+    # admit: may it run at all
+    ADMITTED = "admitted"
+    REFUSED_TOO_LARGE = "refused-too-large"  # more than any node of the fleet has, ever
+    WAITING_INPUT = "waiting-input"  # an input's artifact does not exist yet
+    INPUT_FAILED = "input-failed"  # the workload it depends on failed or was stopped
+    STOP_REQUESTED = "stop-requested"
+    REMOVED = "removed"
+    DURATION_EXCEEDED = "duration-exceeded"
+    SPEC_CHANGED = "spec-changed"
+    # schedule: which node, and what had to yield
+    PLACED = "placed"
+    NO_NODES = "no-nodes"
+    NO_CORES = "no-cores"
+    NO_MEMORY = "no-memory"
+    NO_DEVICES = "no-devices"
+    NO_ROOM_FOR_GANG = "no-room-for-gang"
+    PREEMPTED = "preempted"
+    WAITING_PREEMPTION = "waiting-preemption"
+    # recover: after a run ended
+    SUCCEEDED = "succeeded"
+    RETRY_BACKOFF = "retry-backoff"
+    RETRY_PREEMPTED = "retry-preempted"
+    EXIT_FATAL = "exit-fatal"
+    EVENT_NOT_RETRIED = "event-not-retried"
+    ATTEMPTS_EXHAUSTED = "attempts-exhausted"
+    RETRY_TIME_EXHAUSTED = "retry-time-exhausted"
+    CRASH_LOOP = "crash-loop"
+    NODE_LOST = "node-lost"
+    ARTIFACT_MISSING = "artifact-missing"
+    CHECKPOINT_INTERVAL = "checkpoint-interval"
+    STOPPED = "stopped"
+    # the cycle itself
+    WAIT_BLIND = "wait-blind"  # a sensor has not reported yet: decide nothing that destroys
+    STALE = "stale"  # a decision no longer held on the fresh snapshot
+    NOTHING_TO_DO = "nothing-to-do"
+
+
+class Reason(msgspec.Struct, frozen=True, kw_only=True):
+    """A code and its facts, sorted by name. `counts` is the top three of candidates per refusal code."""
+
+    code: Code
+    facts: tuple[tuple[str, str | int], ...] = ()
+    counts: tuple[tuple[Code, int], ...] = ()
+
+
+def reason(code: Code, counts: tuple[tuple[Code, int], ...] = (), **facts: str | int) -> Reason:
+    """A reason with its facts in order."""
+    return Reason(code=code, facts=tuple(sorted(facts.items())), counts=counts)

@@ -1,0 +1,98 @@
+"""A workload as declared, typed and normalised: what `spec` produces and every decider reads.
+
+Times are milliseconds, money is micro-dollars, memory is bytes, cores are millicores. A field that a
+user left out holds the default written here; nothing else in the house invents defaults for it.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from steersman.model.ids import QueueName, WorkloadName
+from steersman.model.resources import Resources
+
+PRIORITY_DEFAULT = 0
+PRIORITY_MIN, PRIORITY_MAX = -1000, 1000
+DEFAULT_QUEUE = QueueName("default")
+
+RetryEvent = Literal["error", "interruption", "no-capacity"]
+"""dstack's words: the program failed; its node or process was lost; it could not be placed."""
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True):
+    """When to try again. A preemption by Steersman itself is always tried again and never counted.
+
+    `exit_codes_fatal` end the job at once whatever `on_events` says; `exit_codes_retry` are tried again
+    even when ``error`` is not among the events. `attempts_max` counts tries that ended by an event of
+    this policy, the first included.
+    """
+
+    on_events: tuple[RetryEvent, ...] = ("interruption",)
+    attempts_max: int = 5
+    duration_ms_max: int | None = None
+    exit_codes_retry: tuple[int, ...] = ()
+    exit_codes_fatal: tuple[int, ...] = ()
+
+
+class CheckpointPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """How often a job saves its progress. `interval_ms` None means ``auto`` (Young/Daly)."""
+
+    enabled: bool = False
+    interval_ms: int | None = None
+    interval_ms_min: int = 10_000
+    interval_ms_max: int = 3_600_000
+    keep_last: int = 3
+
+
+class SecretRef(msgspec.Struct, frozen=True, kw_only=True):
+    """An environment variable filled at start from a sealed secret. The value is never here."""
+
+    env: str
+    secret: str
+
+
+class Input(msgspec.Struct, frozen=True, kw_only=True):
+    """A dependency: another workload's artifact, given to the job as a read-only file.
+
+    The job sees its path in the environment variable ``STEERSMAN_INPUT_<NAME>``.
+    """
+
+    name: str
+    workload: WorkloadName
+    artifact: str
+
+
+class Artifact(msgspec.Struct, frozen=True, kw_only=True):
+    """A file the job leaves behind; `path` is relative to the run's ``STEERSMAN_OUTPUT_DIR``."""
+
+    name: str
+    path: str
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True, tag="job"):
+    """Work that ends. `num_nodes` ranks start together or not at all; `resources` is per rank."""
+
+    num_nodes: int = 1
+    setup: str | None = None
+    run: str
+    workdir: str | None = None
+    envs: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[SecretRef, ...] = ()
+    inputs: tuple[Input, ...] = ()
+    artifacts: tuple[Artifact, ...] = ()
+    max_duration_ms: int | None = None
+    stop_grace_ms: int = 30_000
+    retry: Retry = Retry()
+    checkpoint: CheckpointPolicy = CheckpointPolicy()
+
+
+class Workload(msgspec.Struct, frozen=True, kw_only=True):
+    """One declaration. `body` says what kind of work it is; services and the rest join `Job` later."""
+
+    name: WorkloadName
+    body: Job
+    resources: Resources
+    queue: QueueName = DEFAULT_QUEUE
+    priority: int = PRIORITY_DEFAULT
+    owner: str | None = None
+    labels: tuple[tuple[str, str], ...] = ()
