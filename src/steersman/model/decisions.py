@@ -10,8 +10,11 @@ import msgspec
 
 from steersman.model.ids import DeviceId, NodeId, RunId, WorkloadName
 from steersman.model.reasons import Reason
+from steersman.model.resources import Resources
 
-StopCause = Literal["preempted", "stop-requested", "removed", "duration-exceeded", "spec-changed"]
+StopCause = Literal[
+    "preempted", "stop-requested", "removed", "duration-exceeded", "spec-changed", "rank-failed"
+]
 Outcome = Literal["succeeded", "failed", "stopped"]
 
 
@@ -23,6 +26,13 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     cpu_milli: int
     memory_bytes: int
     devices: tuple[DeviceId, ...] = ()
+
+
+class Reservation(msgspec.Struct, frozen=True, kw_only=True):
+    """Capacity of a node kept for one workload: an amount, not yet named devices."""
+
+    node: NodeId
+    amount: Resources
 
 
 class Admit(msgspec.Struct, frozen=True, kw_only=True, tag="admit"):
@@ -49,8 +59,19 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     reason: Reason
 
 
+class Reserve(msgspec.Struct, frozen=True, kw_only=True, tag="reserve"):
+    """Keep capacity that victims are about to give back for the workload they yield to. Owner: schedule."""
+
+    workload: WorkloadName
+    reservations: tuple[Reservation, ...]
+    reason: Reason
+
+
 class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
-    """End a run: notice, grace, then force. Owner: schedule for preemption, admit for the rest."""
+    """End a run: notice, grace, then force.
+
+    Owner: schedule for preemption, recover for a failed gang, admit for the rest.
+    """
 
     workload: WorkloadName
     run: RunId
@@ -92,7 +113,7 @@ class SetCheckpointInterval(msgspec.Struct, frozen=True, kw_only=True, tag="set-
     reason: Reason
 
 
-Decision = Admit | Hold | Start | Stop | Requeue | Finish | Forget | SetCheckpointInterval
+Decision = Admit | Hold | Reserve | Start | Stop | Requeue | Finish | Forget | SetCheckpointInterval
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

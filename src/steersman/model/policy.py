@@ -20,6 +20,6 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     preempt_run_ms_min: int = 2_000
     preempt_attempts_per_cycle: int = 16
     preempt_victims_max: int = 64
+    preempt_nodes_max: int = 32
     starts_per_cycle: int = 2_048
     interruption_mtbf_ms_prior: int = 6 * 3_600_000
-    interval_change_per_mille: int = 250

@@ -39,7 +39,7 @@ class Code(StrEnum):
     ATTEMPTS_EXHAUSTED = "attempts-exhausted"
     RETRY_TIME_EXHAUSTED = "retry-time-exhausted"
     CRASH_LOOP = "crash-loop"
-    NODE_LOST = "node-lost"
+    RANK_FAILED = "rank-failed"  # one rank of a gang ended badly: the others must end too
     ARTIFACT_MISSING = "artifact-missing"
     CHECKPOINT_INTERVAL = "checkpoint-interval"
     STOPPED = "stopped"
@@ -57,6 +57,6 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
     counts: tuple[tuple[Code, int], ...] = ()
 
 
-def reason(code: Code, counts: tuple[tuple[Code, int], ...] = (), **facts: str | int) -> Reason:
+def reason(code: Code, /, **facts: str | int) -> Reason:
     """A reason with its facts in order."""
-    return Reason(code=code, facts=tuple(sorted(facts.items())), counts=counts)
+    return Reason(code=code, facts=tuple(sorted(facts.items())))

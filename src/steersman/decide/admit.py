@@ -1,0 +1,126 @@
+"""May it run at all, and may it go on: removal, stop, changed declarations, duration, inputs, size.
+
+Theory of operation. A declared workload is admitted to its queue when its inputs exist and when some set
+of the fleet's nodes, empty, could hold it. One that asks for more than that is held with what it lacks and
+the nearest fix, and is judged again when the fleet changes: it is pending, not wrong. A workload whose
+declaration was removed, stopped, changed or used up its time is told to end here.
+"""
+
+from steersman.model.decisions import Admit, Decision, Finish, Forget, Hold, Stop, StopCause
+from steersman.model.ids import WorkloadName
+from steersman.model.reasons import Code, Reason, reason
+from steersman.model.snapshot import FINAL_PHASES, NodeSize, Phase, RunState, Snapshot, WorkloadState
+from steersman.model.workload import Workload
+
+
+def admit(snapshot: Snapshot) -> tuple[Decision, ...]:
+    """Verdicts on every workload that is new, was changed, or may not go on, in order of name."""
+    decisions: list[Decision] = []
+    for (name,) in snapshot.indexes.attention:
+        state = snapshot.workloads[name]
+        if state.phase is Phase.DECLARED and not (state.removing or state.stop_requested):
+            decisions.append(_judge_new(snapshot, state))
+        else:
+            decision = _judge_going(snapshot, state)
+            if decision is not None:
+                decisions.append(decision)
+    return tuple(decisions)
+
+
+def _judge_going(snapshot: Snapshot, state: WorkloadState) -> Decision | None:
+    name = state.spec.name
+    if state.run is not None:
+        return _end_run(snapshot, state)
+    if state.removing:
+        return Forget(workload=name, reason=reason(Code.REMOVED))
+    if state.stop_requested and state.phase not in FINAL_PHASES:
+        return Finish(workload=name, outcome="stopped", reason=reason(Code.STOPPED))
+    return None
+
+
+def _end_run(snapshot: Snapshot, state: WorkloadState) -> Stop | None:
+    assert state.run is not None
+    run = snapshot.runs[state.run]
+    if run.state in (RunState.STOPPING, RunState.ENDED):
+        return None
+    cause: StopCause
+    if state.removing:
+        cause, why = "removed", reason(Code.REMOVED)
+    elif state.stop_requested:
+        cause, why = "stop-requested", reason(Code.STOP_REQUESTED)
+    elif run.generation != state.generation:
+        cause, why = "spec-changed", reason(Code.SPEC_CHANGED)
+    elif state.overdue:
+        limit = state.spec.body.max_duration_ms or 0
+        cause, why = "duration-exceeded", reason(Code.DURATION_EXCEEDED, max_duration_ms=limit)
+    else:
+        return None
+    grace_ms = state.spec.body.stop_grace_ms
+    return Stop(workload=state.spec.name, run=run.id, cause=cause, grace_ms=grace_ms, reason=why)
+
+
+def _judge_new(snapshot: Snapshot, state: WorkloadState) -> Decision:
+    name = state.spec.name
+    for item in state.spec.body.inputs:
+        verdict = _input(snapshot, name, item.workload, item.artifact)
+        if verdict is not None:
+            return verdict
+    lack = too_large(state.spec, snapshot.indexes.sizes)
+    if lack is not None:
+        return Hold(workload=name, reason=lack)
+    return Admit(workload=name, reason=reason(Code.ADMITTED))
+
+
+def _input(snapshot: Snapshot, name: WorkloadName, source: WorkloadName, artifact: str) -> Decision | None:
+    """None when the input is there."""
+    origin = snapshot.workloads.get(source)
+    if origin is not None and origin.phase is Phase.SUCCEEDED:
+        if any(item.name == artifact for item in origin.artifacts):
+            return None
+        why = reason(Code.INPUT_FAILED, workload=source, artifact=artifact, phase="no-such-artifact")
+        return Finish(workload=name, outcome="failed", reason=why)
+    if origin is not None and origin.phase in FINAL_PHASES:
+        why = reason(Code.INPUT_FAILED, workload=source, artifact=artifact, phase=origin.phase.value)
+        return Finish(workload=name, outcome="failed", reason=why)
+    phase = "undeclared" if origin is None else origin.phase.value
+    why = reason(Code.WAITING_INPUT, workload=source, artifact=artifact, phase=phase)
+    return Hold(workload=name, reason=why)
+
+
+def ranks_that_fit(spec: Workload, size: NodeSize) -> int:
+    """How many ranks of the workload a node of this size could hold if it were empty."""
+    cpu_milli, memory_bytes, accelerators = size
+    asked = spec.resources
+    limits = [spec.body.num_nodes]
+    if asked.cpu_milli:
+        limits.append(cpu_milli // asked.cpu_milli)
+    if asked.memory_bytes:
+        limits.append(memory_bytes // asked.memory_bytes)
+    have = dict(accelerators)
+    limits += [have.get(kind, 0) // count for kind, count in asked.accelerators]
+    return min(limits)
+
+
+def too_large(spec: Workload, sizes: dict[NodeSize, int]) -> Reason | None:
+    """Why the whole fleet, empty, could not hold the workload; None when it could.
+
+    `sizes` are the sizes of the fleet's nodes and how many there are of each.
+    """
+    if not sizes:
+        return reason(Code.NO_NODES)
+    fit = sum(count * ranks_that_fit(spec, size) for size, count in sizes.items())
+    if fit >= spec.body.num_nodes:
+        return None
+    asked = spec.resources
+    facts: dict[str, str | int] = {
+        "num_nodes": spec.body.num_nodes,
+        "ranks_that_fit": fit,
+        "cpu_milli": asked.cpu_milli,
+        "cpu_milli_largest": max(size[0] for size in sizes),
+        "memory_bytes": asked.memory_bytes,
+        "memory_bytes_largest": max(size[1] for size in sizes),
+    }
+    for kind, count in asked.accelerators:
+        facts[f"devices:{kind}"] = count
+        facts[f"devices_largest:{kind}"] = max(dict(size[2]).get(kind, 0) for size in sizes)
+    return reason(Code.REFUSED_TOO_LARGE, **facts)

@@ -1,0 +1,48 @@
+"""One cycle: the deciders in a fixed order, each on the snapshot with the earlier proposals applied.
+
+Rule 1: only this module knows the deciders. Rule 2: every decided field has one owner:
+    recover    what becomes of a run that ended or struggles; checkpoint intervals
+    admit      whether a workload may be queued, and whether it may go on
+    schedule   where and when a queued workload runs, and who yields to it
+Rule 3: the plan follows from the snapshot alone; the same snapshot gives the same bytes.
+"""
+
+from collections.abc import Callable
+
+from steersman.decide.admit import admit
+from steersman.decide.recover import recover
+from steersman.decide.schedule import schedule
+from steersman.model.decisions import Decision, Plan
+from steersman.model.reasons import Code, reason
+from steersman.model.snapshot import Snapshot
+from steersman.state.apply import apply_decision
+from steersman.state.draft import Draft
+
+_FIRST: tuple[Callable[[Snapshot], tuple[Decision, ...]], ...] = (recover, admit)
+
+
+def decide(snapshot: Snapshot) -> Plan:
+    """Everything that should be done now, and when to look again."""
+    decisions: list[Decision] = []
+    for decider in _FIRST:
+        made = decider(snapshot)
+        snapshot = _with(snapshot, made, len(decisions))
+        decisions += made
+    placed = schedule(snapshot)
+    decisions += placed.decisions
+    timer = snapshot.indexes.timers.first()
+    wakes = [at for at in (placed.wake_at_ms, timer[0] if timer else None) if at is not None]
+    idle = None
+    if not decisions:
+        queued = sum(len(queue) for queue in snapshot.indexes.pending.values())
+        idle = reason(Code.NOTHING_TO_DO, queued=queued, live=len(snapshot.indexes.live))
+    return Plan(decisions=tuple(decisions), wake_at_ms=min(wakes, default=None), idle=idle)
+
+
+def _with(snapshot: Snapshot, decisions: tuple[Decision, ...], first: int) -> Snapshot:
+    if not decisions:
+        return snapshot
+    draft = Draft(snapshot)
+    for ordinal, decision in enumerate(decisions, start=first):
+        apply_decision(draft, decision, ordinal)
+    return draft.freeze()

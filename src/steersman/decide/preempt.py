@@ -1,0 +1,159 @@
+"""Who should yield: the victims whose end loses the least work. A part of `schedule`.
+
+Theory of operation. Only runs that can resume, of a lower priority, that have run for the policy's minimum,
+are considered, lowest priority first, on at most `preempt_nodes_max` nodes. On each node the cheapest set
+of victims is sought that makes room for as many ranks as are needed there: by looking at every subset when
+there are at most `EXACT_MAX` victims, else by taking the cheapest first and dropping those not needed in
+the end. Nodes are then taken by cost per rank until the whole gang has room.
+
+The price of a run is the work since its last checkpoint: milliseconds times millicores of all its ranks,
+a device counting as much as `DEVICE_WEIGHT_MILLI` millicores (about what a GPU costs beside a core).
+"""
+
+from itertools import combinations
+from typing import NamedTuple
+
+from steersman.decide.fit import ranks_in, room, times
+from steersman.model.decisions import Reservation
+from steersman.model.ids import NodeId, RunId
+from steersman.model.snapshot import NodeState, Run, Shape
+from steersman.state.derive import free_accelerators
+from steersman.state.draft import Draft
+
+DEVICE_WEIGHT_MILLI = 40_000
+EXACT_MAX = 6
+
+
+class Yield(NamedTuple):
+    """Victims, what is then reserved, and the work lost in core-milliseconds."""
+
+    victims: tuple[RunId, ...]
+    reservations: tuple[Reservation, ...]
+    lost: int
+
+
+class _Option(NamedTuple):
+    lost: int
+    ranks: int
+    node: NodeId
+    victims: tuple[RunId, ...]
+
+
+def lost_work(run: Run, now_ms: int) -> int:
+    """Core-milliseconds done since the last checkpoint, over all ranks that still run."""
+    if run.started_ms is None:
+        return 0
+    since_ms = max(now_ms - max(run.started_ms, run.saved_ms or 0), 0)
+    milli = sum(
+        rank.placement.cpu_milli + DEVICE_WEIGHT_MILLI * len(rank.placement.devices)
+        for rank in run.ranks
+        if rank.end is None
+    )
+    return since_ms * milli // 1000
+
+
+def protected_until_ms(run: Run, run_ms_min: int) -> int:
+    """Until when the run may not be preempted."""
+    return (run.decided_ms if run.started_ms is None else run.started_ms) + run_ms_min
+
+
+def find(draft: Draft, shape: Shape, priority: int) -> tuple[Yield | None, int | None]:
+    """The cheapest way to make room, and when a run that is still protected may be asked again."""
+    by_node, wake_ms = _candidates(draft, priority)
+    left = shape[3]
+    taken: list[_Option] = []
+    for node, ranks in room(draft, shape):
+        if left and node not in by_node:
+            taken.append(_Option(0, min(ranks, left), node, ()))
+            left -= taken[-1].ranks
+    options = (
+        [_cheapest(draft, node, runs, shape, left) for node, runs in sorted(by_node.items())] if left else []
+    )
+    for option in sorted(filter(None, options), key=lambda item: (item.lost / item.ranks, item.node)):
+        if not left:
+            break
+        fitted = option
+        if option.ranks > left:
+            smaller = _cheapest(draft, option.node, by_node[option.node], shape, left)
+            assert smaller is not None
+            fitted = smaller
+        taken.append(fitted)
+        left -= fitted.ranks
+    victims = tuple(sorted({run for option in taken for run in option.victims}))
+    if left or len(victims) > draft.policy.preempt_victims_max:
+        return None, wake_ms
+    lost = sum(lost_work(draft.runs[run], draft.now_ms) for run in victims)
+    kept = tuple(Reservation(node=option.node, amount=times(shape, option.ranks)) for option in taken)
+    return Yield(victims, tuple(sorted(kept, key=lambda item: item.node)), lost), wake_ms
+
+
+def _candidates(draft: Draft, priority: int) -> tuple[dict[NodeId, list[RunId]], int | None]:
+    policy = draft.policy
+    by_node: dict[NodeId, list[RunId]] = {}
+    wake_ms: int | None = None
+    for low, node, run in draft.victims.since(()):
+        if low >= priority or len(by_node) >= policy.preempt_nodes_max:
+            break
+        free_ms = protected_until_ms(draft.runs[run], policy.preempt_run_ms_min)
+        if free_ms > draft.now_ms:
+            wake_ms = free_ms if wake_ms is None else min(wake_ms, free_ms)
+        else:
+            by_node.setdefault(node, []).append(run)
+    return by_node, wake_ms
+
+
+def _cheapest(draft: Draft, node: NodeId, runs: list[RunId], shape: Shape, ranks: int) -> _Option | None:
+    """The cheapest victims on a node that make room for `ranks` ranks, or for as many as can be."""
+    state = draft.nodes[node]
+    if not (state.declared and state.health == "alive"):
+        return None
+    possible = _ranks_after(draft, state, tuple(runs), shape)
+    ranks = min(ranks, possible)
+    if ranks < 1:
+        return None
+    prices = {run: lost_work(draft.runs[run], draft.now_ms) for run in runs}
+    ordered = sorted(runs, key=lambda run: (prices[run], run))
+    chosen = _exact(draft, state, ordered, shape, ranks) if len(runs) <= EXACT_MAX else None
+    if chosen is None:
+        chosen = _greedy(draft, state, ordered, shape, ranks)
+    return _Option(sum(prices[run] for run in chosen), ranks, node, chosen)
+
+
+def _exact(
+    draft: Draft, state: NodeState, runs: list[RunId], shape: Shape, ranks: int
+) -> tuple[RunId, ...] | None:
+    subsets = [chosen for size in range(len(runs) + 1) for chosen in combinations(runs, size)]
+    prices = {run: lost_work(draft.runs[run], draft.now_ms) for run in runs}
+    subsets.sort(key=lambda chosen: (sum(prices[run] for run in chosen), len(chosen), chosen))
+    return next((chosen for chosen in subsets if _ranks_after(draft, state, chosen, shape) >= ranks), None)
+
+
+def _greedy(draft: Draft, state: NodeState, runs: list[RunId], shape: Shape, ranks: int) -> tuple[RunId, ...]:
+    chosen: list[RunId] = []
+    for run in runs:
+        if _ranks_after(draft, state, tuple(chosen), shape) >= ranks:
+            break
+        chosen.append(run)
+    for run in reversed(chosen.copy()):
+        without = tuple(other for other in chosen if other != run)
+        if _ranks_after(draft, state, without, shape) >= ranks:
+            chosen.remove(run)
+    return tuple(chosen)
+
+
+def _ranks_after(draft: Draft, state: NodeState, victims: tuple[RunId, ...], shape: Shape) -> int:
+    """How many ranks the node could hold once these runs are gone from it."""
+    cpu = state.node.cpu_milli - state.used_cpu_milli - state.reserved_cpu_milli
+    memory = state.node.memory_bytes - state.used_memory_bytes - state.reserved_memory_bytes
+    kinds = {device.id: device.kind for device in state.node.devices}
+    free = dict(free_accelerators(state))
+    for run in victims:
+        for rank in draft.runs[run].ranks:
+            if rank.placement.node == state.node.id and rank.end is None:
+                cpu += rank.placement.cpu_milli
+                memory += rank.placement.memory_bytes
+                for device in rank.placement.devices:
+                    kind = kinds.get(device)
+                    if kind is not None:
+                        free[kind] = free.get(kind, 0) + 1
+    return ranks_in(cpu, memory, tuple(sorted(free.items())), shape)

@@ -1,0 +1,197 @@
+"""The state of a home at one journal position: what every decider reads and only `state` makes.
+
+Theory of operation. Three base tables (workloads, runs, nodes) hold the truth; `Indexes` hold nothing that
+does not follow from them, so that an index can always be rebuilt and a property proves that it equals its
+rebuild. Deciders find their work through the indexes: `attention` (workloads in a state that asks for a
+verdict), `pending` (queued, by shape and order), `capacity` (nodes by what is free), `timers`. All of it is
+level-triggered: a decision lost in a crash is simply taken again by the next cycle.
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+from steersman.model.decisions import Outcome, Placement, Reservation, StopCause
+from steersman.model.fleet import Node
+from steersman.model.ids import DecisionId, DeviceId, RunId, WorkloadName
+from steersman.model.policy import Policy
+from steersman.model.reasons import Reason
+from steersman.model.table import SortedSeq, Table
+from steersman.model.workload import Workload
+
+
+class Phase(StrEnum):
+    """Where a workload stands. The allowed moves are in `state.lifecycle`."""
+
+    DECLARED = "declared"  # not judged yet, or held: see its reason
+    QUEUED = "queued"  # may run; waits for room
+    ACTIVE = "active"  # has a run that has not ended, or whose end is not judged yet
+    BACKOFF = "backoff"  # waits for its next try
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+FINAL_PHASES = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.STOPPED})
+
+
+class RunState(StrEnum):
+    STARTING = "starting"  # decided; not every rank has begun
+    RUNNING = "running"
+    STOPPING = "stopping"  # told to end
+    ENDED = "ended"  # every rank is proven gone
+
+
+class RankEnd(msgspec.Struct, frozen=True, kw_only=True):
+    """How one rank ended; see `events.RankExited`."""
+
+    exit_code: int | None = None
+    signal: int | None = None
+    cause: str = "exited"
+    detail: str = ""
+    completed: bool = False
+    stop_delivered: bool = False
+
+
+class RankState(msgspec.Struct, frozen=True, kw_only=True):
+    """One rank of a run: its lease, and what is known of its program."""
+
+    placement: Placement
+    started_ms: int | None = None
+    end: RankEnd | None = None
+    unknown: bool = False
+    limits: str = ""
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One try of a job."""
+
+    id: RunId
+    workload: WorkloadName
+    generation: int
+    attempt: int
+    state: RunState
+    ranks: tuple[RankState, ...]
+    decision: DecisionId
+    decided_ms: int
+    started_ms: int | None = None
+    ended_ms: int | None = None
+    stop: StopCause | None = None
+    stop_ms: int | None = None
+    saved_ms: int | None = None
+    saved_step: int | None = None
+    interval_ms: int | None = None
+
+
+class StoredArtifact(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    digest: str
+    size_bytes: int
+    run: RunId
+
+
+class WorkloadState(msgspec.Struct, frozen=True, kw_only=True):
+    """A declared workload and everything remembered of its tries.
+
+    `declared_at` is the position of its first declaration (its place in the queue), `generation` the one
+    of the last that needs a new run. `failures` counts tries ended badly in a row, `attempts` the tries
+    that count against its retry policy. `save_ms` is what saving last took and `tuned_save_ms` the value
+    the interval was computed from. `recheck`: something it waits for has moved.
+    """
+
+    spec: Workload
+    digest: str
+    declared_at: int
+    declared_ms: int
+    generation: int
+    phase: Phase = Phase.DECLARED
+    reason: Reason | None = None
+    run: RunId | None = None
+    last_run: Run | None = None
+    runs: int = 0
+    attempts: int = 0
+    failures: int = 0
+    preemptions: int = 0
+    interruptions: int = 0
+    ran_ms: int = 0
+    first_failed_ms: int | None = None
+    not_before_ms: int = 0
+    save_ms: int | None = None
+    tuned_save_ms: int | None = None
+    interval_ms: int | None = None
+    saved_step: int | None = None
+    stop_requested: bool = False
+    removing: bool = False
+    overdue: bool = False
+    recheck: bool = False
+    reservations: tuple[Reservation, ...] = ()
+    artifacts: tuple[StoredArtifact, ...] = ()
+    outcome: Outcome | None = None
+    finished_ms: int | None = None
+
+
+class NodeState(msgspec.Struct, frozen=True, kw_only=True):
+    """A node and what is leased and kept of it. Free = capacity - leased; reserved is kept out of free."""
+
+    node: Node
+    health: str = "alive"
+    declared: bool = True
+    used_cpu_milli: int = 0
+    used_memory_bytes: int = 0
+    free_devices: tuple[DeviceId, ...] = ()
+    leases: tuple[tuple[RunId, int], ...] = ()
+    reserved_cpu_milli: int = 0
+    reserved_memory_bytes: int = 0
+    reserved_accelerators: tuple[tuple[str, int], ...] = ()
+
+
+Shape = tuple[int, int, tuple[tuple[str, int], ...], int]
+"""What a rank asks for and how many: (cpu_milli, memory_bytes, accelerators, num_nodes)."""
+
+Signature = tuple[tuple[str, int], ...]
+"""Free accelerators of a node by kind, sorted."""
+
+
+NodeSize = tuple[int, int, tuple[tuple[str, int], ...]]
+"""What a node has in all: (cpu_milli, memory_bytes, accelerators by kind)."""
+
+
+class Indexes(msgspec.Struct, frozen=True, kw_only=True):
+    """What follows from the base tables, kept so that deciders need not look at all of them.
+
+    attention   (name,) of workloads whose state asks for a verdict of recover or admit
+    pending     shape → (-priority, declared_at, name) of queued workloads
+    capacity    free accelerators → (free cpu_milli, free memory_bytes, node) of nodes that take work
+    sizes       sizes of the nodes that take work → how many there are
+    victims     (priority, node, run) of every rank whose job can resume and runs
+    timers      (at_ms, name) of back-offs and deadlines of runs
+    held        (name,) of declared workloads that wait for the fleet to change
+    dependents  workload → names that wait for its artifacts, sorted
+    live        (run,) of runs that have not ended
+    """
+
+    attention: SortedSeq = SortedSeq()
+    pending: dict[Shape, SortedSeq] = {}
+    capacity: dict[Signature, SortedSeq] = {}
+    sizes: dict[NodeSize, int] = {}
+    victims: SortedSeq = SortedSeq()
+    timers: SortedSeq = SortedSeq()
+    held: SortedSeq = SortedSeq()
+    dependents: Table[tuple[WorkloadName, ...]] = Table()
+    live: SortedSeq = SortedSeq()
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything known at `position`. `observed_at` is the last `Observed` event's position."""
+
+    position: int = 0
+    observed_at: int = 0
+    now_ms: int = 0
+    home_id: str = ""
+    epoch: int = 0
+    policy: Policy = Policy()
+    fleet_name: str | None = None
+    workloads: Table[WorkloadState] = Table()
+    runs: Table[Run] = Table()
+    nodes: Table[NodeState] = Table()
+    indexes: Indexes = Indexes()

@@ -1,0 +1,190 @@
+"""What each recorded decision does to the state. A decision is applied as it was taken, never judged again.
+
+Rule 1: one function per kind of decision, and `apply_decision` finds it.
+Rule 2: a decision on a workload that is gone is a programmer's error, for the journal is in order.
+"""
+
+from msgspec.structs import replace
+
+from steersman.model.decisions import (
+    Admit,
+    Decision,
+    Finish,
+    Forget,
+    Hold,
+    Requeue,
+    Reserve,
+    SetCheckpointInterval,
+    Start,
+    Stop,
+)
+from steersman.model.ids import WorkloadName, decision_id
+from steersman.model.snapshot import Phase, RankState, Run, RunState, WorkloadState
+from steersman.state.draft import Draft
+from steersman.state.ends import run_end_kind
+from steersman.state.lease import end_reservations, take_lease, take_reservations
+from steersman.state.lifecycle import move_phase, move_run
+
+_PHASE_OF = {"succeeded": Phase.SUCCEEDED, "failed": Phase.FAILED, "stopped": Phase.STOPPED}
+
+
+def _admit(draft: Draft, decision: Admit) -> None:
+    state = draft.workloads[decision.workload]
+    phase = move_phase(state.phase, "admit", Phase.QUEUED)
+    after = replace(state, phase=phase, reason=decision.reason, recheck=False)
+    draft.put_workload(decision.workload, after, None)
+
+
+def _hold(draft: Draft, decision: Hold) -> None:
+    state = draft.workloads[decision.workload]
+    after = replace(state, reason=decision.reason, recheck=False)
+    draft.put_workload(decision.workload, after, draft.run_of(state))
+
+
+def _reserve(draft: Draft, decision: Reserve) -> None:
+    state = draft.workloads[decision.workload]
+    end_reservations(draft, state.reservations)
+    take_reservations(draft, decision.reservations)
+    after = replace(state, reservations=decision.reservations, reason=decision.reason)
+    draft.put_workload(decision.workload, after, None)
+
+
+def _start(draft: Draft, decision: Start, ordinal: int) -> None:
+    state = draft.workloads[decision.workload]
+    end_reservations(draft, state.reservations)
+    for placement in decision.placements:
+        take_lease(draft, decision.run, placement)
+    run = Run(
+        id=decision.run,
+        workload=decision.workload,
+        generation=state.generation,
+        attempt=state.runs + 1,
+        state=RunState.STARTING,
+        ranks=tuple(RankState(placement=placement) for placement in decision.placements),
+        decision=decision_id(draft.observed_at, ordinal),
+        decided_ms=draft.now_ms,
+        interval_ms=decision.checkpoint_interval_ms,
+        saved_step=state.saved_step,
+    )
+    after = replace(
+        state,
+        phase=move_phase(state.phase, "start", Phase.ACTIVE),
+        reason=decision.reason,
+        run=decision.run,
+        runs=state.runs + 1,
+        reservations=(),
+        overdue=False,
+        interval_ms=decision.checkpoint_interval_ms,
+    )
+    draft.put_workload(decision.workload, after, run)
+
+
+def _stop(draft: Draft, decision: Stop) -> None:
+    run = draft.runs[decision.run]
+    state = draft.workloads[decision.workload]
+    stopping = replace(
+        run,
+        state=move_run(run.state, "stop", RunState.STOPPING),
+        stop=decision.cause,
+        stop_ms=draft.now_ms,
+    )
+    draft.put_workload(decision.workload, replace(state, reason=decision.reason), stopping)
+
+
+def _after_run(state: WorkloadState, run: Run) -> WorkloadState:
+    """What a workload remembers of a run that ended."""
+    interrupted = run_end_kind(run) == "interruption"
+    begun = run.decided_ms if run.started_ms is None else run.started_ms
+    ended = begun if run.ended_ms is None else run.ended_ms
+    return replace(
+        state,
+        run=None,
+        last_run=run,
+        ran_ms=state.ran_ms + max(ended - begun, 0),
+        interruptions=state.interruptions + (1 if interrupted else 0),
+        saved_step=run.saved_step,
+        overdue=False,
+    )
+
+
+def _requeue(draft: Draft, decision: Requeue) -> None:
+    state = draft.workloads[decision.workload]
+    run = draft.run_of(state)
+    assert run is not None, decision.workload
+    progressed = run.saved_ms is not None
+    after = replace(_after_run(state, run), reason=decision.reason, not_before_ms=decision.not_before_ms)
+    if decision.counted:
+        failed_ms = draft.now_ms if state.first_failed_ms is None else state.first_failed_ms
+        failures = 1 if progressed else state.failures + 1
+        after = replace(after, attempts=state.attempts + 1, failures=failures, first_failed_ms=failed_ms)
+    elif run.stop == "preempted":
+        after = replace(after, preemptions=state.preemptions + 1)
+    phase = Phase.BACKOFF if decision.not_before_ms > draft.now_ms else Phase.QUEUED
+    if run.generation != state.generation:
+        phase, after = Phase.DECLARED, replace(after, reason=None, saved_step=None, save_ms=None)
+    after = replace(after, phase=move_phase(state.phase, "requeue", phase))
+    draft.put_workload(decision.workload, after, None)
+
+
+def _finish(draft: Draft, decision: Finish) -> None:
+    state = draft.workloads[decision.workload]
+    run = draft.run_of(state)
+    end_reservations(draft, state.reservations)
+    after = state if run is None else _after_run(state, run)
+    after = replace(
+        after,
+        phase=move_phase(state.phase, "finish", _PHASE_OF[decision.outcome]),
+        reason=decision.reason,
+        outcome=decision.outcome,
+        finished_ms=draft.now_ms,
+        reservations=(),
+        recheck=False,
+        stop_requested=False,
+    )
+    draft.put_workload(decision.workload, after, None)
+    recheck_dependents(draft, decision.workload)
+
+
+def _forget(draft: Draft, decision: Forget) -> None:
+    state = draft.workloads[decision.workload]
+    end_reservations(draft, state.reservations)
+    draft.put_workload(decision.workload, None, None)
+    recheck_dependents(draft, decision.workload)
+
+
+def _interval(draft: Draft, decision: SetCheckpointInterval) -> None:
+    state = draft.workloads[decision.workload]
+    run = draft.runs[decision.run]
+    after = replace(state, interval_ms=decision.interval_ms, tuned_save_ms=state.save_ms)
+    draft.put_workload(decision.workload, after, replace(run, interval_ms=decision.interval_ms))
+
+
+def recheck_dependents(draft: Draft, source: WorkloadName) -> None:
+    """Whoever waits for an artifact of `source` is judged again."""
+    for name in draft.dependents.get(source) or ():
+        state = draft.workloads[name]
+        if state.phase is Phase.DECLARED and not state.recheck:
+            draft.put_workload(name, replace(state, recheck=True), None)
+
+
+def apply_decision(draft: Draft, decision: Decision, ordinal: int) -> None:
+    """Apply the ordinal-th decision of the cycle observed at `draft.observed_at`."""
+    match decision:
+        case Admit():
+            _admit(draft, decision)
+        case Hold():
+            _hold(draft, decision)
+        case Reserve():
+            _reserve(draft, decision)
+        case Start():
+            _start(draft, decision, ordinal)
+        case Stop():
+            _stop(draft, decision)
+        case Requeue():
+            _requeue(draft, decision)
+        case Finish():
+            _finish(draft, decision)
+        case Forget():
+            _forget(draft, decision)
+        case SetCheckpointInterval():
+            _interval(draft, decision)

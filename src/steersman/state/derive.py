@@ -1,0 +1,204 @@
+"""What the indexes hold for one workload or one node, computed from that alone.
+
+`Draft` keeps the indexes by comparing the entries of the old and the new version of a record; `rebuild`
+makes all of them from the base tables. Both call the functions below, and a property proves them equal.
+"""
+
+from typing import NamedTuple
+
+from steersman.model.ids import WorkloadName
+from steersman.model.resources import count_kinds
+from steersman.model.snapshot import (
+    Indexes,
+    NodeSize,
+    NodeState,
+    Phase,
+    Run,
+    RunState,
+    Shape,
+    Signature,
+    Snapshot,
+    WorkloadState,
+)
+from steersman.model.table import Entry, SortedSeq, Table
+from steersman.state.ends import rank_failed
+
+_TUNE_PER_MILLE = 250
+
+
+class WorkloadEntries(NamedTuple):
+    """The index entries of one workload and its current run."""
+
+    attention: bool = False
+    held: bool = False
+    pending: tuple[Shape, Entry] | None = None
+    timers: tuple[Entry, ...] = ()
+    live: Entry | None = None
+    victims: tuple[Entry, ...] = ()
+
+
+NO_ENTRIES = WorkloadEntries()
+
+
+def shape_of(state: WorkloadState) -> Shape:
+    """What one rank asks for, and how many ranks."""
+    amount = state.spec.resources
+    return amount.cpu_milli, amount.memory_bytes, amount.accelerators, state.spec.body.num_nodes
+
+
+def interval_outdated(state: WorkloadState, run: Run) -> bool:
+    """Whether a run saves at another interval than it should.
+
+    A declared interval changed; or, when it is automatic, saving takes so much longer or shorter than when
+    the interval was computed that it should be computed anew.
+    """
+    policy = state.spec.body.checkpoint
+    if not policy.enabled:
+        return False
+    if policy.interval_ms is not None:
+        return run.interval_ms != policy.interval_ms
+    if state.save_ms is None:
+        return False
+    if state.tuned_save_ms is None:
+        return True
+    return abs(state.save_ms - state.tuned_save_ms) * 1000 > _TUNE_PER_MILLE * max(state.tuned_save_ms, 1)
+
+
+def _active_wants(state: WorkloadState, run: Run) -> bool:
+    if run.state is RunState.ENDED:
+        return True
+    if run.state is RunState.STOPPING:
+        return False
+    return (
+        state.removing
+        or state.stop_requested
+        or state.overdue
+        or run.generation != state.generation
+        or interval_outdated(state, run)
+        or any(rank.end is not None and rank_failed(rank.end) for rank in run.ranks)
+    )
+
+
+def wants_attention(state: WorkloadState, run: Run | None) -> bool:
+    """Whether recover or admit owes this workload a verdict."""
+    if state.phase is Phase.ACTIVE:
+        assert run is not None, state.spec.name
+        return _active_wants(state, run)
+    if state.removing:
+        return True
+    if state.phase is Phase.DECLARED:
+        return state.reason is None or state.recheck or state.stop_requested
+    return state.stop_requested and state.phase in (Phase.QUEUED, Phase.BACKOFF)
+
+
+def deadline_ms(state: WorkloadState, run: Run) -> int | None:
+    """When the run exceeds `max_duration`, counted from its start."""
+    limit = state.spec.body.max_duration_ms
+    return None if limit is None or run.started_ms is None else run.started_ms + limit
+
+
+def workload_entries(state: WorkloadState | None, run: Run | None) -> WorkloadEntries:
+    """All index entries of a workload and its current run."""
+    if state is None:
+        return NO_ENTRIES
+    name = state.spec.name
+    attention = wants_attention(state, run)
+    if state.phase is Phase.QUEUED:
+        entry = (-state.spec.priority, state.declared_at, name)
+        return WorkloadEntries(attention=attention, pending=(shape_of(state), entry))
+    if state.phase is Phase.BACKOFF:
+        return WorkloadEntries(attention=attention, timers=((state.not_before_ms, name),))
+    if state.phase is Phase.DECLARED:
+        return WorkloadEntries(attention=attention, held=state.reason is not None)
+    if run is None or run.state is RunState.ENDED:
+        return WorkloadEntries(attention=attention)
+    timers: tuple[Entry, ...] = ()
+    if not state.overdue and run.state is not RunState.STOPPING:
+        at = deadline_ms(state, run)
+        timers = () if at is None else ((at, name),)
+    return WorkloadEntries(attention=attention, timers=timers, live=(run.id,), victims=_victims(state, run))
+
+
+def _victims(state: WorkloadState, run: Run) -> tuple[Entry, ...]:
+    if run.state is RunState.STOPPING or not state.spec.body.checkpoint.enabled:
+        return ()
+    priority = state.spec.priority
+    nodes = sorted({rank.placement.node for rank in run.ranks if rank.end is None})
+    return tuple((priority, node, run.id) for node in nodes)
+
+
+def free_accelerators(state: NodeState) -> Signature:
+    """Devices of a node that are neither leased nor reserved, by kind; a kind with none is left out."""
+    if not state.free_devices:
+        return ()
+    free = set(state.free_devices)
+    counts = count_kinds(device for device in state.node.devices if device.id in free)
+    if not state.reserved_accelerators:
+        return counts
+    kept = dict(state.reserved_accelerators)
+    left = ((kind, count - kept.get(kind, 0)) for kind, count in counts)
+    return tuple((kind, count) for kind, count in left if count > 0)
+
+
+def takes_work(state: NodeState) -> bool:
+    """Whether new leases may go there."""
+    return state.declared and state.health == "alive"
+
+
+def node_entry(state: NodeState | None) -> tuple[Signature, Entry] | None:
+    """The capacity entry of a node."""
+    if state is None or not takes_work(state):
+        return None
+    cpu = state.node.cpu_milli - state.used_cpu_milli - state.reserved_cpu_milli
+    memory = state.node.memory_bytes - state.used_memory_bytes - state.reserved_memory_bytes
+    return free_accelerators(state), (cpu, memory, state.node.id)
+
+
+def node_size(state: NodeState | None) -> NodeSize | None:
+    """The size of a node that takes work."""
+    if state is None or not takes_work(state):
+        return None
+    return state.node.cpu_milli, state.node.memory_bytes, count_kinds(state.node.devices)
+
+
+def rebuild(snapshot: Snapshot) -> Indexes:
+    """All indexes from the base tables alone: for images, and to check the kept ones."""
+    attention: list[Entry] = []
+    held: list[Entry] = []
+    timers: list[Entry] = []
+    live: list[Entry] = []
+    victims: list[Entry] = []
+    pending: dict[Shape, list[Entry]] = {}
+    dependents: dict[str, list[WorkloadName]] = {}
+    for name, state in snapshot.workloads.sorted_items():
+        run = None if state.run is None else snapshot.runs[state.run]
+        entries = workload_entries(state, run)
+        attention += [(name,)] if entries.attention else []
+        held += [(name,)] if entries.held else []
+        timers += entries.timers
+        live += [] if entries.live is None else [entries.live]
+        victims += entries.victims
+        if entries.pending is not None:
+            pending.setdefault(entries.pending[0], []).append(entries.pending[1])
+        for source in sorted({item.workload for item in state.spec.body.inputs}):
+            dependents.setdefault(source, []).append(state.spec.name)
+    capacity: dict[Signature, list[Entry]] = {}
+    sizes: dict[NodeSize, int] = {}
+    for _, node in snapshot.nodes.sorted_items():
+        entry = node_entry(node)
+        if entry is not None:
+            capacity.setdefault(entry[0], []).append(entry[1])
+        size = node_size(node)
+        if size is not None:
+            sizes[size] = sizes.get(size, 0) + 1
+    return Indexes(
+        attention=SortedSeq.of(attention),
+        pending={shape: SortedSeq.of(entries) for shape, entries in sorted(pending.items())},
+        capacity={signature: SortedSeq.of(entries) for signature, entries in sorted(capacity.items())},
+        sizes=dict(sorted(sizes.items())),
+        victims=SortedSeq.of(victims),
+        timers=SortedSeq.of(timers),
+        held=SortedSeq.of(held),
+        dependents=Table.of((source, tuple(names)) for source, names in sorted(dependents.items())),
+        live=SortedSeq.of(live),
+    )

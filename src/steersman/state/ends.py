@@ -1,0 +1,57 @@
+"""How a run ended, in one word: what its ranks' ends amount to."""
+
+from typing import Literal
+
+from steersman.model.snapshot import RankEnd, Run
+
+EndKind = Literal["succeeded", "stopped", "yielded", "interruption", "error"]
+
+EXIT_YIELDED = 75
+"""EX_TEMPFAIL: the program saved its progress and asks to be resumed (see ports.run_dir)."""
+
+
+def rank_end_kind(end: RankEnd, *, stopping: bool) -> EndKind:
+    """What one rank's end means, given whether Steersman had told the run to end.
+
+    Exit 0 counts as success unless the stop signal had been delivered and the program did not say that its
+    work was complete: a program that merely obeys SIGTERM must not pass for one that finished. A signal
+    nobody here sent, or a lost process, is an interruption of the machine's, not an error of the program.
+    """
+    if end.completed and end.exit_code == 0:
+        return "succeeded"
+    if stopping and (end.stop_delivered or end.cause == "lost"):
+        return "stopped"
+    if end.cause == "exited" and end.exit_code == 0:
+        return "succeeded"
+    if end.cause == "exited" and end.exit_code == EXIT_YIELDED:
+        return "yielded"
+    if end.cause == "lost" or (end.cause == "exited" and end.signal is not None):
+        return "interruption"
+    return "error"
+
+
+def rank_failed(end: RankEnd) -> bool:
+    """Whether this end, while other ranks still run, dooms the run."""
+    return rank_end_kind(end, stopping=False) != "succeeded"
+
+
+_WORST_FIRST: tuple[EndKind, ...] = ("error", "interruption", "yielded", "stopped", "succeeded")
+
+
+def run_end_kind(run: Run) -> EndKind:
+    """What an ended run's end means: its worst rank decides.
+
+    A gang that was stopped because one rank failed is judged by the ranks that were not told to stop.
+    """
+    stopping = run.stop is not None
+    kinds = {rank_end_kind(rank.end, stopping=stopping) for rank in run.ranks if rank.end is not None}
+    return next((kind for kind in _WORST_FIRST if kind in kinds), "interruption")
+
+
+def worst_end(run: Run) -> RankEnd:
+    """The end of the rank that decided `run_end_kind`; the lowest rank among equals."""
+    kind = run_end_kind(run)
+    stopping = run.stop is not None
+    ends = [rank.end for rank in run.ranks if rank.end is not None]
+    assert ends, run.id
+    return next(end for end in ends if rank_end_kind(end, stopping=stopping) == kind)

@@ -1,0 +1,279 @@
+"""fold(snapshot, events) → snapshot: the one way in which state changes.
+
+Theory of operation. A batch of journal events is folded through one `Draft`. `Observed` carries time: it
+moves what only waited for time (due back-offs, exceeded durations). Events from the world may come late,
+twice or for something that is gone; they are facts, not commands, so such an event changes nothing.
+
+Rule 1: nothing here chooses. Rule 2: every event type has one function. Rule 3: an event that no longer
+applies is ignored, never an error: the journal is already written.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from msgspec.structs import replace
+
+from steersman.model.events import (
+    ArtifactPublished,
+    CheckpointSaved,
+    ControlPlaneStarted,
+    Decided,
+    Event,
+    FleetDeclared,
+    HomeCreated,
+    NodeHealth,
+    Observed,
+    PolicySet,
+    RankExited,
+    RankStarted,
+    RankUnknown,
+    RemoveRequested,
+    StopRequested,
+    WorkloadDeclared,
+)
+from steersman.model.ids import RunId
+from steersman.model.snapshot import (
+    FINAL_PHASES,
+    NodeState,
+    Phase,
+    RankEnd,
+    RunState,
+    Snapshot,
+    StoredArtifact,
+    WorkloadState,
+)
+from steersman.state.apply import apply_decision
+from steersman.state.draft import Draft
+from steersman.state.lease import end_lease, end_reservations, with_fleet_node
+from steersman.state.lifecycle import move_phase, move_run
+
+
+def fold(snapshot: Snapshot, events: Iterable[tuple[int, Event]]) -> Snapshot:
+    """The snapshot after these (position, event) pairs, which follow it in the journal without gap."""
+    draft = Draft(snapshot)
+    for position, event in events:
+        assert position == draft.position + 1, (position, draft.position)
+        draft.position = position
+        handler = _HANDLERS.get(type(event))
+        if handler is not None:
+            handler(draft, event)
+    return draft.freeze()
+
+
+def _home_created(draft: Draft, event: HomeCreated) -> None:
+    draft.home_id = event.home_id
+
+
+def _control_plane_started(draft: Draft, event: ControlPlaneStarted) -> None:
+    draft.epoch = event.epoch
+
+
+def _policy_set(draft: Draft, event: PolicySet) -> None:
+    draft.policy = event.policy
+
+
+def _observed(draft: Draft, event: Observed) -> None:
+    draft.observed_at = draft.position
+    draft.now_ms = max(draft.now_ms, event.now_ms)
+    while (entry := draft.timers.first()) is not None and entry[0] <= draft.now_ms:
+        state = draft.workloads[entry[1]]
+        if state.phase is Phase.BACKOFF:
+            state = replace(state, phase=move_phase(state.phase, "observed", Phase.QUEUED))
+        else:
+            state = replace(state, overdue=True)
+        draft.put_workload(state.spec.name, state, draft.run_of(state))
+
+
+def _decided(draft: Draft, event: Decided) -> None:
+    assert event.observed_at == draft.observed_at, (event.observed_at, draft.observed_at)
+    for ordinal, decision in enumerate(event.decisions):
+        apply_decision(draft, decision, ordinal)
+
+
+def _drop_reservations(draft: Draft) -> None:
+    """Nodes are about to come, go or die: whatever is kept on them is worked out anew."""
+    for shape in draft.pending.ordered():
+        for entry in list(draft.pending.member(shape).since(())):
+            state = draft.workloads[entry[2]]
+            if state.reservations:
+                end_reservations(draft, state.reservations)
+                draft.put_workload(entry[2], replace(state, reservations=()), None)
+
+
+def _fleet_declared(draft: Draft, event: FleetDeclared) -> None:
+    _drop_reservations(draft)
+    draft.fleet_name = event.fleet.name
+    declared = {node.id for node in event.fleet.nodes}
+    for key in draft.node_ids():
+        if key not in declared:
+            state = draft.nodes[key]
+            draft.put_node(key, replace(state, declared=False) if state.leases else None)
+    for node in event.fleet.nodes:
+        fresh = NodeState(node=node, free_devices=tuple(sorted(device.id for device in node.devices)))
+        draft.put_node(node.id, with_fleet_node(draft.nodes.get(node.id), fresh))
+    _recheck_held(draft)
+
+
+def _recheck_held(draft: Draft) -> None:
+    for (name,) in list(draft.held.since(())):
+        state = draft.workloads[name]
+        if not state.recheck:
+            draft.put_workload(name, replace(state, recheck=True), None)
+
+
+def _node_health(draft: Draft, event: NodeHealth) -> None:
+    state = draft.nodes.get(event.node)
+    if state is None or state.health == event.health:
+        return
+    draft.put_node(event.node, replace(state, health=event.health))
+    if event.health == "dead":
+        _drop_reservations(draft)
+        for run, rank in state.leases:
+            _end_rank(draft, run, rank, RankEnd(cause="lost", detail=f"node {event.node} is dead"), None)
+    _recheck_held(draft)
+
+
+def _workload_declared(draft: Draft, event: WorkloadDeclared) -> None:
+    name = event.workload.name
+    before = draft.workloads.get(name)
+    fresh = WorkloadState(
+        spec=event.workload,
+        digest=event.digest,
+        declared_at=draft.position,
+        declared_ms=draft.now_ms,
+        generation=draft.position,
+    )
+    if before is None:
+        draft.put_workload(name, fresh, None)
+        return
+    again = event.restarts or before.phase in FINAL_PHASES or before.stop_requested or before.removing
+    if before.phase is Phase.ACTIVE:
+        after = replace(before, spec=event.workload, digest=event.digest)
+        if again:
+            after = replace(
+                after, generation=draft.position, stop_requested=False, removing=False, attempts=0, failures=0
+            )
+        draft.put_workload(name, after, draft.run_of(before))
+        return
+    end_reservations(draft, before.reservations)
+    move_phase(before.phase, "workload-declared", Phase.DECLARED)
+    if again:
+        after = replace(fresh, last_run=before.last_run, runs=before.runs, artifacts=before.artifacts)
+    else:
+        after = replace(
+            before,
+            spec=event.workload,
+            digest=event.digest,
+            phase=Phase.DECLARED,
+            reason=None,
+            reservations=(),
+        )
+    draft.put_workload(name, after, None)
+
+
+def _stop_requested(draft: Draft, event: StopRequested) -> None:
+    state = draft.workloads.get(event.workload)
+    if state is not None and state.phase not in FINAL_PHASES and not state.stop_requested:
+        draft.put_workload(event.workload, replace(state, stop_requested=True), draft.run_of(state))
+
+
+def _remove_requested(draft: Draft, event: RemoveRequested) -> None:
+    state = draft.workloads.get(event.workload)
+    if state is not None and not state.removing:
+        draft.put_workload(event.workload, replace(state, removing=True), draft.run_of(state))
+
+
+def _rank_started(draft: Draft, event: RankStarted) -> None:
+    run = draft.runs.get(event.run)
+    if run is None or event.rank >= len(run.ranks):
+        return
+    rank = run.ranks[event.rank]
+    if rank.end is not None or (rank.started_ms is not None and not rank.unknown):
+        return
+    after = replace(rank, started_ms=rank.started_ms or event.at_ms, unknown=False, limits=event.limits)
+    ranks = (*run.ranks[: event.rank], after, *run.ranks[event.rank + 1 :])
+    run = replace(run, ranks=ranks)
+    if all(item.started_ms is not None for item in ranks) and run.started_ms is None:
+        state = run.state if run.state is RunState.STOPPING else RunState.RUNNING
+        started = max(item.started_ms or 0 for item in ranks)
+        run = replace(run, state=move_run(run.state, "rank-started", state), started_ms=started)
+    draft.put_run(run)
+
+
+def _rank_unknown(draft: Draft, event: RankUnknown) -> None:
+    run = draft.runs.get(event.run)
+    if run is None or event.rank >= len(run.ranks) or run.ranks[event.rank].end is not None:
+        return
+    rank = replace(run.ranks[event.rank], unknown=True)
+    draft.put_run(replace(run, ranks=(*run.ranks[: event.rank], rank, *run.ranks[event.rank + 1 :])))
+
+
+def _rank_exited(draft: Draft, event: RankExited) -> None:
+    end = RankEnd(
+        exit_code=event.exit_code,
+        signal=event.signal,
+        cause=event.cause,
+        detail=event.detail,
+        completed=event.completed,
+        stop_delivered=event.stop_delivered,
+    )
+    _end_rank(draft, event.run, event.rank, end, event.at_ms)
+
+
+def _end_rank(draft: Draft, run_id: RunId, index: int, end: RankEnd, at_ms: int | None) -> None:
+    run = draft.runs.get(run_id)
+    if run is None or index >= len(run.ranks) or run.ranks[index].end is not None:
+        return
+    rank = run.ranks[index]
+    end_lease(draft, run_id, rank.placement)
+    ranks = (*run.ranks[:index], replace(rank, end=end, unknown=False), *run.ranks[index + 1 :])
+    ended = all(item.end is not None for item in ranks)
+    run = replace(run, ranks=ranks)
+    if ended:
+        run = replace(
+            run,
+            state=move_run(run.state, "rank-exited", RunState.ENDED),
+            ended_ms=draft.now_ms if at_ms is None else at_ms,
+        )
+    draft.put_run(run)
+
+
+def _checkpoint_saved(draft: Draft, event: CheckpointSaved) -> None:
+    run = draft.runs.get(event.run)
+    if run is None or (
+        run.saved_step is not None and run.saved_ms is not None and event.step <= run.saved_step
+    ):
+        return
+    state = draft.workloads[run.workload]
+    run = replace(run, saved_ms=event.at_ms, saved_step=event.step)
+    draft.put_workload(run.workload, replace(state, save_ms=event.save_ms, saved_step=event.step), run)
+
+
+def _artifact_published(draft: Draft, event: ArtifactPublished) -> None:
+    state = draft.workloads.get(event.workload)
+    if state is None:
+        return
+    stored = StoredArtifact(name=event.name, digest=event.digest, size_bytes=event.size_bytes, run=event.run)
+    others = tuple(item for item in state.artifacts if item.name != event.name)
+    artifacts = tuple(sorted((*others, stored), key=lambda item: item.name))
+    draft.put_workload(event.workload, replace(state, artifacts=artifacts), draft.run_of(state))
+
+
+_HANDLERS: dict[type, Callable[[Draft, Any], None]] = {
+    HomeCreated: _home_created,
+    ControlPlaneStarted: _control_plane_started,
+    PolicySet: _policy_set,
+    FleetDeclared: _fleet_declared,
+    NodeHealth: _node_health,
+    WorkloadDeclared: _workload_declared,
+    StopRequested: _stop_requested,
+    RemoveRequested: _remove_requested,
+    Observed: _observed,
+    Decided: _decided,
+    RankStarted: _rank_started,
+    RankExited: _rank_exited,
+    RankUnknown: _rank_unknown,
+    CheckpointSaved: _checkpoint_saved,
+    ArtifactPublished: _artifact_published,
+}
+"""`ActionFailed` is for people and for audit: it changes no state."""
