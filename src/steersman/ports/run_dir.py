@@ -5,14 +5,21 @@ for it must run without Steersman installed; a contract test holds the two toget
 
     <home>/runs/<run>/<rank>/        one rank of one run; 0700
         order.json                   written by the driver before the shim is spawned (no secret in it)
+        fence                        held (flock) by a driver while it checks an epoch and acts on this rank
+        epoch.json                   {"epoch"}: the highest epoch of any order this rank has accepted
         lock                         held (flock) by the shim for as long as it lives: proof of life
         control                      FIFO: a doorbell; each byte says "read the files again"
         stop.json                    {"cause", "grace_ms", "epoch"}: ask for an end (driver → shim → trainer)
         interval.json                {"interval_ms", "epoch"}: a new checkpoint interval (driver → trainer)
-        started.json                 {"pid", "pid_start", "boot_id", "nonce", "shim_pid", "at_ms", "limits"}
-        exit.json                    {"exit_code", "signal", "cause", "detail", "at_ms", "stop_delivered"}
+        started.json                 {"pid", "pid_start", "boot_id", "nonce", "shim_pid", "at_ms", "limits",
+                                     "phase": "setup" | "run", "cgroups": [folder]}; durable before the
+                                     phase's program may run, so: no started.json, no program, ever
+        exit.json                    {"exit_code", "signal", "cause", "detail", "at_ms", "stop_delivered",
+                                     "artifacts": [{"name", "digest", "size_bytes"}]}; written when the whole
+                                     tree is gone and the artifacts are stored, before the lock is dropped
         progress.json                {"step", "at_ms", "metrics": {name: number}, "completed"} (trainer)
-        logs/                        out.log (program's stdout and stderr), out.log.1 … rotated
+        discarded                    an ended rank that was forgotten; only it and logs/ are left
+        logs/                        out.log (program's stdout and stderr), out.log.1 … rotated; shim.err
     <home>/runs/<run>/output/        STEERSMAN_OUTPUT_DIR
     <home>/checkpoints/<workload>-<generation>/   STEERSMAN_CHECKPOINT_DIR, one per declaration
     <home>/workdirs/<workload>-<generation>/      the declaration's workdir, copied once
@@ -26,6 +33,8 @@ Its digest is ``sha256:`` of the manifest's bytes.
 """
 
 ORDER = "order.json"
+FENCE = "fence"
+EPOCH = "epoch.json"
 LOCK = "lock"
 CONTROL = "control"
 STOP = "stop.json"
@@ -33,9 +42,16 @@ INTERVAL = "interval.json"
 STARTED = "started.json"
 EXIT = "exit.json"
 PROGRESS = "progress.json"
+DISCARDED = "discarded"
 LOGS = "logs"
 LOG_FILE = "out.log"
+SHIM_LOG_FILE = "shim.err"
 OUTPUT = "output"
+RUNS = "runs"
+CHECKPOINTS = "checkpoints"
+WORKDIRS = "workdirs"
+ARTIFACTS = "artifacts"
+DOORBELL = "doorbell"
 MANIFEST = "manifest.json"
 CHECKPOINT_PREFIX = "step-"
 CHECKPOINT_DIGITS = 12
@@ -52,6 +68,18 @@ ENV_CHECKPOINT_KEEP = "STEERSMAN_CHECKPOINT_KEEP"
 ENV_DOORBELL = "STEERSMAN_DOORBELL"
 ENV_INPUT_PREFIX = "STEERSMAN_INPUT_"
 ENV_CPU_MILLI = "STEERSMAN_CPU_MILLI"
+ENV_NONCE = "STEERSMAN_NONCE"
+"""With ENV_RUN_DIR it marks every process of one start; a stray is ended only when both match."""
+
+CGROUP_PREFIX = "steersman."
+"""Control groups are named ``steersman.<home id>.<run>.<rank>``, so that a sweep finds strays."""
+
+READY_STARTED = b"R"
+READY_HELD = b"H"
+READY_ENDED = b"E"
+READY_FAILED = b"!"
+"""What a shim answers its spawner, once: the program was begun; another shim lives; the rank has ended;
+it could not begin (the reason follows). No answer: the shim died, and a new start may be tried."""
 
 EXIT_YIELDED = 75
 """EX_TEMPFAIL: the trainer saved a checkpoint on notice and wants to be resumed."""

@@ -1,0 +1,107 @@
+"""Whether a decision still holds on a fresher snapshot than the one it was taken on.
+
+Only preconditions are checked here, not whether the choice is still the best one: the next cycle sees to
+that. A decision that no longer holds is dropped and counted, and its subject is judged again.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from steersman.model.decisions import (
+    Admit,
+    Decision,
+    Finish,
+    Forget,
+    Hold,
+    Placement,
+    Requeue,
+    Reserve,
+    SetCheckpointInterval,
+    Start,
+    Stop,
+)
+from steersman.model.snapshot import FINAL_PHASES, Phase, RunState, WorkloadState
+from steersman.state.derive import takes_work
+from steersman.state.draft import Draft
+
+
+def holds(draft: Draft, decision: Decision) -> bool:
+    """Whether the decision may be applied to the state of the draft."""
+    state = draft.workloads.get(decision.workload)
+    if state is None:
+        return False
+    check = _CHECKS[type(decision)]
+    return check(draft, state, decision)
+
+
+def _may_admit(_: Draft, state: WorkloadState, __: Admit) -> bool:
+    return state.phase is Phase.DECLARED and not (state.stop_requested or state.removing)
+
+
+def _may_hold(_: Draft, state: WorkloadState, __: Hold) -> bool:
+    return state.phase in (Phase.DECLARED, Phase.QUEUED)
+
+
+def _may_reserve(draft: Draft, state: WorkloadState, decision: Reserve) -> bool:
+    return state.phase is Phase.QUEUED and all(kept.node in draft.nodes for kept in decision.reservations)
+
+
+def _may_stop(draft: Draft, _: WorkloadState, decision: Stop) -> bool:
+    run = draft.runs.get(decision.run)
+    return run is not None and run.state in (RunState.STARTING, RunState.RUNNING)
+
+
+def _may_requeue(draft: Draft, state: WorkloadState, _: Requeue) -> bool:
+    return _ended(draft, state) and not (state.stop_requested or state.removing)
+
+
+def _may_finish(draft: Draft, state: WorkloadState, _: Finish) -> bool:
+    return state.phase not in FINAL_PHASES and (state.run is None or _ended(draft, state))
+
+
+def _may_forget(draft: Draft, state: WorkloadState, _: Forget) -> bool:
+    return state.removing and (state.run is None or _ended(draft, state))
+
+
+def _may_tune(draft: Draft, state: WorkloadState, decision: SetCheckpointInterval) -> bool:
+    return state.run == decision.run and decision.run in draft.runs
+
+
+def _ended(draft: Draft, state: WorkloadState) -> bool:
+    return state.run is not None and draft.runs[state.run].state is RunState.ENDED
+
+
+def _may_start(draft: Draft, state: WorkloadState, decision: Start) -> bool:
+    if state.phase is not Phase.QUEUED or state.stop_requested or state.removing:
+        return False
+    asked: dict[str, list[Placement]] = {}
+    for placement in decision.placements:
+        asked.setdefault(placement.node, []).append(placement)
+    return all(_has_room(draft, node, placements) for node, placements in asked.items())
+
+
+def _has_room(draft: Draft, name: str, placements: list[Placement]) -> bool:
+    node = draft.nodes.get(name)
+    if node is None or not takes_work(node):
+        return False
+    devices = {device for placement in placements for device in placement.devices}
+    cpu_milli = sum(placement.cpu_milli for placement in placements)
+    memory_bytes = sum(placement.memory_bytes for placement in placements)
+    return (
+        node.used_cpu_milli + cpu_milli <= node.node.cpu_milli
+        and node.used_memory_bytes + memory_bytes <= node.node.memory_bytes
+        and devices <= set(node.free_devices)
+    )
+
+
+_CHECKS: Mapping[type, Callable[[Draft, WorkloadState, Any], bool]] = {
+    Admit: _may_admit,
+    Hold: _may_hold,
+    Reserve: _may_reserve,
+    Start: _may_start,
+    Stop: _may_stop,
+    Requeue: _may_requeue,
+    Finish: _may_finish,
+    Forget: _may_forget,
+    SetCheckpointInterval: _may_tune,
+}

@@ -1,0 +1,69 @@
+"""A snapshot as bytes and back: a disposable cache that spares a restart the fold from the beginning.
+
+Only the base tables are kept; the indexes are rebuilt. An image is read by the very build that wrote it and
+by no other, so it needs no versions: another build folds the journal.
+"""
+
+import msgspec
+
+from steersman.model.ids import NodeId, RunId
+from steersman.model.policy import Policy
+from steersman.model.snapshot import NodeState, Run, Snapshot, WorkloadState
+from steersman.model.table import Table
+from steersman.state.derive import rebuild
+
+
+class _Image(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    position: int
+    observed_at: int
+    now_ms: int
+    home_id: str
+    epoch: int
+    policy: Policy
+    fleet_name: str | None
+    workloads: list[WorkloadState]
+    runs: list[Run]
+    nodes: list[NodeState]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(_Image)
+
+
+def encode_image(snapshot: Snapshot) -> bytes:
+    """The base tables, in order of their keys."""
+    return _encoder.encode(
+        _Image(
+            position=snapshot.position,
+            observed_at=snapshot.observed_at,
+            now_ms=snapshot.now_ms,
+            home_id=snapshot.home_id,
+            epoch=snapshot.epoch,
+            policy=snapshot.policy,
+            fleet_name=snapshot.fleet_name,
+            workloads=[state for _, state in snapshot.workloads.sorted_items()],
+            runs=[run for _, run in snapshot.runs.sorted_items()],
+            nodes=[node for _, node in snapshot.nodes.sorted_items()],
+        )
+    )
+
+
+def decode_image(data: bytes) -> Snapshot | None:
+    """The snapshot, or None when the bytes are not an image of this build."""
+    try:
+        image = _decoder.decode(data)
+    except msgspec.DecodeError:
+        return None
+    tables = Snapshot(
+        position=image.position,
+        observed_at=image.observed_at,
+        now_ms=image.now_ms,
+        home_id=image.home_id,
+        epoch=image.epoch,
+        policy=image.policy,
+        fleet_name=image.fleet_name,
+        workloads=Table.of((state.spec.name, state) for state in image.workloads),
+        runs=Table.of((RunId(run.id), run) for run in image.runs),
+        nodes=Table.of((NodeId(state.node.id), state) for state in image.nodes),
+    )
+    return msgspec.structs.replace(tables, indexes=rebuild(tables))
