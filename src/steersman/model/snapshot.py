@@ -94,8 +94,8 @@ class WorkloadState(msgspec.Struct, frozen=True, kw_only=True):
     """A declared workload and everything remembered of its tries.
 
     `declared_at` is the position of its first declaration (its place in the queue), `generation` the one
-    of the last that needs a new run. `failures` counts tries ended badly in a row, `attempts` the tries
-    that count against its retry policy. `save_ms` is what saving last took and `tuned_save_ms` the value
+    of the last that needs a new run. `failures` counts tries ended badly in a row, `short_failures` those of
+    them that ended at once, `attempts` the tries that count against its retry policy. `save_ms` is what saving last took and `tuned_save_ms` the value
     the interval was computed from. `recheck`: something it waits for has moved.
     """
 
@@ -111,6 +111,7 @@ class WorkloadState(msgspec.Struct, frozen=True, kw_only=True):
     runs: int = 0
     attempts: int = 0
     failures: int = 0
+    short_failures: int = 0
     preemptions: int = 0
     interruptions: int = 0
     ran_ms: int = 0

@@ -20,7 +20,7 @@ from zlib import crc32
 
 V = TypeVar("V")
 
-BUCKETS = 4096
+BUCKETS = 8192
 CHUNK_MAX = 256
 
 _EMPTY: dict[str, Any] = {}
@@ -58,7 +58,8 @@ class Table(Generic[V]):
     def items(self) -> Iterator[tuple[str, V]]:
         """All items, in no order that means anything."""
         for bucket in self._buckets:
-            yield from bucket.items()
+            if bucket:  # most buckets of a small home are empty
+                yield from bucket.items()
 
     def sorted_items(self) -> list[tuple[str, V]]:
         """All items by key: O(n log n), for people and for images, not for deciders."""

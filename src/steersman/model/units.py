@@ -59,7 +59,7 @@ CPU_PATTERN = rf"^ *{_NUMBER}m?(?: *\+| *\.\.(?: *{_NUMBER}m?)?)? *$"
 MEMORY_PATTERN = rf"^ *{_NUMBER} *{_MEMORY_UNIT}(?: *\+| *\.\.(?: *{_NUMBER} *{_MEMORY_UNIT})?)? *$"
 DURATION_PATTERN = rf"^ *(?:{_NUMBER}|(?:{_NUMBER} *(?:w|d|h|ms|m|s) *)+) *$"
 
-_AMOUNT = re.compile(r"([+-]?)([0-9]*)(?:(\.)([0-9]*))? *([A-Za-z]*)")
+_AMOUNT = re.compile(r"(-?)([0-9]*)(?:(\.)([0-9]*))? *([A-Za-z]*)")
 _DURATION_PART = re.compile(rf"({_NUMBER}) *(w|d|h|ms|m|s) *")
 _NOT_FINITE = frozenset({"nan", "inf", "infinity"})
 
@@ -211,9 +211,8 @@ def _one(stripped: str, measure: _Measure, text: str) -> int:
     _plain_number(number, measure, text)
     unit = match.group(5).lower() if measure.fold_case else match.group(5)
     factor = measure.units.get(unit)
-    if factor is None or match.group(1):
-        known = ", ".join(name for name in measure.units if name)
-        raise measure.refuse(text, f"the units are {known}")
+    if factor is None:
+        raise measure.refuse(text, f"{match.group(5)!r} is no unit of it")
     return _bounded(_scaled(number, factor), measure, text)
 
 

@@ -21,7 +21,7 @@ from steersman.model.decisions import (
 from steersman.model.ids import WorkloadName, decision_id
 from steersman.model.snapshot import Phase, RankState, Run, RunState, WorkloadState
 from steersman.state.draft import Draft
-from steersman.state.ends import run_end_kind
+from steersman.state.ends import run_end_kind, run_was_short
 from steersman.state.lease import end_reservations, take_lease, take_reservations
 from steersman.state.lifecycle import move_phase, move_run
 
@@ -102,6 +102,7 @@ def _after_run(state: WorkloadState, run: Run) -> WorkloadState:
         last_run=run,
         ran_ms=state.ran_ms + max(ended - begun, 0),
         interruptions=state.interruptions + (1 if interrupted else 0),
+        tuned_save_ms=None if interrupted else state.tuned_save_ms,
         saved_step=run.saved_step,
         overdue=False,
     )
@@ -116,7 +117,14 @@ def _requeue(draft: Draft, decision: Requeue) -> None:
     if decision.counted:
         failed_ms = draft.now_ms if state.first_failed_ms is None else state.first_failed_ms
         failures = 1 if progressed else state.failures + 1
-        after = replace(after, attempts=state.attempts + 1, failures=failures, first_failed_ms=failed_ms)
+        short = run_was_short(run, draft.policy) and not progressed
+        after = replace(
+            after,
+            attempts=state.attempts + 1,
+            failures=failures,
+            short_failures=state.short_failures + 1 if short else 0,
+            first_failed_ms=failed_ms,
+        )
     elif run.stop == "preempted":
         after = replace(after, preemptions=state.preemptions + 1)
     phase = Phase.BACKOFF if decision.not_before_ms > draft.now_ms else Phase.QUEUED

@@ -73,8 +73,8 @@ class _Family(Generic[K]):
             self._members.setdefault(after[0], _Lazy(SortedSeq())).swap(None, after[1])
 
     def ordered(self) -> list[K]:
-        """All keys, in order."""
-        return sorted(self._members)
+        """All keys that have entries, in order."""
+        return sorted(key for key, member in self._members.items() if member.first() is not None)
 
     def member(self, key: K) -> _Lazy:
         return self._members[key]

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from steersman.model.policy import Policy
 from steersman.model.snapshot import RankEnd, Run
 
 EndKind = Literal["succeeded", "stopped", "yielded", "interruption", "error"]
@@ -10,8 +11,11 @@ EXIT_YIELDED = 75
 """EX_TEMPFAIL: the program saved its progress and asks to be resumed (see ports.run_dir)."""
 
 
-def rank_end_kind(end: RankEnd, *, stopping: bool) -> EndKind:
+def rank_end_kind(end: RankEnd, *, stopping: bool, doomed: bool = False) -> EndKind:
     """What one rank's end means, given whether Steersman had told the run to end.
+
+    `doomed`: it was told to end because a rank had failed, which may be this one: then only a delivered stop
+    tells that it was not.
 
     Exit 0 counts as success unless the stop signal had been delivered and the program did not say that its
     work was complete: a program that merely obeys SIGTERM must not pass for one that finished. A signal
@@ -19,7 +23,7 @@ def rank_end_kind(end: RankEnd, *, stopping: bool) -> EndKind:
     """
     if end.completed and end.exit_code == 0:
         return "succeeded"
-    if stopping and (end.stop_delivered or end.cause == "lost"):
+    if stopping and (end.stop_delivered or (end.cause == "lost" and not doomed)):
         return "stopped"
     if end.cause == "exited" and end.exit_code == 0:
         return "succeeded"
@@ -43,15 +47,24 @@ def run_end_kind(run: Run) -> EndKind:
 
     A gang that was stopped because one rank failed is judged by the ranks that were not told to stop.
     """
-    stopping = run.stop is not None
-    kinds = {rank_end_kind(rank.end, stopping=stopping) for rank in run.ranks if rank.end is not None}
+    kinds = {_kind_in(run, rank.end) for rank in run.ranks if rank.end is not None}
     return next((kind for kind in _WORST_FIRST if kind in kinds), "interruption")
 
 
 def worst_end(run: Run) -> RankEnd:
     """The end of the rank that decided `run_end_kind`; the lowest rank among equals."""
     kind = run_end_kind(run)
-    stopping = run.stop is not None
     ends = [rank.end for rank in run.ranks if rank.end is not None]
     assert ends, run.id
-    return next(end for end in ends if rank_end_kind(end, stopping=stopping) == kind)
+    return next(end for end in ends if _kind_in(run, end) == kind)
+
+
+def _kind_in(run: Run, end: RankEnd) -> EndKind:
+    return rank_end_kind(end, stopping=run.stop is not None, doomed=run.stop == "rank-failed")
+
+
+def run_was_short(run: Run, policy: Policy) -> bool:
+    """Whether an ended run ended so soon after its start that it looks like a crash at start."""
+    if run.started_ms is None or run.ended_ms is None:
+        return True
+    return run.ended_ms - run.started_ms < policy.crash_loop_run_ms

@@ -4,11 +4,14 @@ Theory of operation. A batch of journal events is folded through one `Draft`. `O
 moves what only waited for time (due back-offs, exceeded durations). Events from the world may come late,
 twice or for something that is gone; they are facts, not commands, so such an event changes nothing.
 
+Times that the world reports are clamped into what the journal knows to be possible (not before the run was
+decided, not after now): another process's clock may jump, and no deadline may be missed or storm for it.
+
 Rule 1: nothing here chooses. Rule 2: every event type has one function. Rule 3: an event that no longer
 applies is ignored, never an error: the journal is already written.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any
 
 from msgspec.structs import replace
@@ -31,12 +34,13 @@ from steersman.model.events import (
     StopRequested,
     WorkloadDeclared,
 )
-from steersman.model.ids import RunId
+from steersman.model.ids import NodeId, RunId
 from steersman.model.snapshot import (
     FINAL_PHASES,
     NodeState,
     Phase,
     RankEnd,
+    Run,
     RunState,
     Snapshot,
     StoredArtifact,
@@ -90,27 +94,31 @@ def _decided(draft: Draft, event: Decided) -> None:
         apply_decision(draft, decision, ordinal)
 
 
-def _drop_reservations(draft: Draft) -> None:
-    """Nodes are about to come, go or die: whatever is kept on them is worked out anew."""
+def _drop_reservations(draft: Draft, nodes: Container[NodeId]) -> None:
+    """Nodes are about to change, go or die: what is kept there, and elsewhere with it, is worked out anew.
+
+    What is kept on other nodes stays: its victims are on their way out, and nobody should yield twice.
+    """
     for shape in draft.pending.ordered():
         for entry in list(draft.pending.member(shape).since(())):
             state = draft.workloads[entry[2]]
-            if state.reservations:
+            if any(kept.node in nodes for kept in state.reservations):
                 end_reservations(draft, state.reservations)
                 draft.put_workload(entry[2], replace(state, reservations=()), None)
 
 
 def _fleet_declared(draft: Draft, event: FleetDeclared) -> None:
-    _drop_reservations(draft)
+    declared = {node.id: node for node in event.fleet.nodes}
+    here = draft.node_ids()
+    _drop_reservations(draft, {key for key in here if declared.get(key) != draft.nodes[key].node})
     draft.fleet_name = event.fleet.name
-    declared = {node.id for node in event.fleet.nodes}
-    for key in draft.node_ids():
+    for key in here:
         if key not in declared:
             state = draft.nodes[key]
             draft.put_node(key, replace(state, declared=False) if state.leases else None)
     for node in event.fleet.nodes:
         fresh = NodeState(node=node, free_devices=tuple(sorted(device.id for device in node.devices)))
-        draft.put_node(node.id, with_fleet_node(draft.nodes.get(node.id), fresh))
+        draft.put_node(node.id, with_fleet_node(draft, draft.nodes.get(node.id), fresh))
     _recheck_held(draft)
 
 
@@ -127,7 +135,7 @@ def _node_health(draft: Draft, event: NodeHealth) -> None:
         return
     draft.put_node(event.node, replace(state, health=event.health))
     if event.health == "dead":
-        _drop_reservations(draft)
+        _drop_reservations(draft, (event.node,))
         for run, rank in state.leases:
             _end_rank(draft, run, rank, RankEnd(cause="lost", detail=f"node {event.node} is dead"), None)
     _recheck_held(draft)
@@ -148,10 +156,19 @@ def _workload_declared(draft: Draft, event: WorkloadDeclared) -> None:
         return
     again = event.restarts or before.phase in FINAL_PHASES or before.stop_requested or before.removing
     if before.phase is Phase.ACTIVE:
-        after = replace(before, spec=event.workload, digest=event.digest)
+        after = replace(before, spec=event.workload, digest=event.digest, overdue=False)
+        if before.spec.body.checkpoint != event.workload.body.checkpoint:
+            after = replace(after, tuned_save_ms=None)
         if again:
             after = replace(
-                after, generation=draft.position, stop_requested=False, removing=False, attempts=0, failures=0
+                after,
+                generation=draft.position,
+                stop_requested=False,
+                removing=False,
+                attempts=0,
+                failures=0,
+                short_failures=0,
+                first_failed_ms=None,
             )
         draft.put_workload(name, after, draft.run_of(before))
         return
@@ -183,14 +200,23 @@ def _remove_requested(draft: Draft, event: RemoveRequested) -> None:
         draft.put_workload(event.workload, replace(state, removing=True), draft.run_of(state))
 
 
+def _possible(draft: Draft, run: Run, at_ms: int) -> int:
+    return min(max(at_ms, run.decided_ms), draft.now_ms)
+
+
 def _rank_started(draft: Draft, event: RankStarted) -> None:
     run = draft.runs.get(event.run)
-    if run is None or event.rank >= len(run.ranks):
+    if run is None or not 0 <= event.rank < len(run.ranks):
         return
     rank = run.ranks[event.rank]
     if rank.end is not None or (rank.started_ms is not None and not rank.unknown):
         return
-    after = replace(rank, started_ms=rank.started_ms or event.at_ms, unknown=False, limits=event.limits)
+    after = replace(
+        rank,
+        started_ms=rank.started_ms or _possible(draft, run, event.at_ms),
+        unknown=False,
+        limits=event.limits,
+    )
     ranks = (*run.ranks[: event.rank], after, *run.ranks[event.rank + 1 :])
     run = replace(run, ranks=ranks)
     if all(item.started_ms is not None for item in ranks) and run.started_ms is None:
@@ -202,7 +228,7 @@ def _rank_started(draft: Draft, event: RankStarted) -> None:
 
 def _rank_unknown(draft: Draft, event: RankUnknown) -> None:
     run = draft.runs.get(event.run)
-    if run is None or event.rank >= len(run.ranks) or run.ranks[event.rank].end is not None:
+    if run is None or not 0 <= event.rank < len(run.ranks) or run.ranks[event.rank].end is not None:
         return
     rank = replace(run.ranks[event.rank], unknown=True)
     draft.put_run(replace(run, ranks=(*run.ranks[: event.rank], rank, *run.ranks[event.rank + 1 :])))
@@ -222,7 +248,7 @@ def _rank_exited(draft: Draft, event: RankExited) -> None:
 
 def _end_rank(draft: Draft, run_id: RunId, index: int, end: RankEnd, at_ms: int | None) -> None:
     run = draft.runs.get(run_id)
-    if run is None or index >= len(run.ranks) or run.ranks[index].end is not None:
+    if run is None or not 0 <= index < len(run.ranks) or run.ranks[index].end is not None:
         return
     rank = run.ranks[index]
     end_lease(draft, run_id, rank.placement)
@@ -233,7 +259,7 @@ def _end_rank(draft: Draft, run_id: RunId, index: int, end: RankEnd, at_ms: int 
         run = replace(
             run,
             state=move_run(run.state, "rank-exited", RunState.ENDED),
-            ended_ms=draft.now_ms if at_ms is None else at_ms,
+            ended_ms=draft.now_ms if at_ms is None else _possible(draft, run, at_ms),
         )
     draft.put_run(run)
 
@@ -245,18 +271,25 @@ def _checkpoint_saved(draft: Draft, event: CheckpointSaved) -> None:
     ):
         return
     state = draft.workloads[run.workload]
-    run = replace(run, saved_ms=event.at_ms, saved_step=event.step)
+    run = replace(run, saved_ms=_possible(draft, run, event.at_ms), saved_step=event.step)
     draft.put_workload(run.workload, replace(state, save_ms=event.save_ms, saved_step=event.step), run)
 
 
 def _artifact_published(draft: Draft, event: ArtifactPublished) -> None:
     state = draft.workloads.get(event.workload)
-    if state is None:
+    if state is None or not _is_of(state, event.run):
         return
     stored = StoredArtifact(name=event.name, digest=event.digest, size_bytes=event.size_bytes, run=event.run)
     others = tuple(item for item in state.artifacts if item.name != event.name)
     artifacts = tuple(sorted((*others, stored), key=lambda item: item.name))
     draft.put_workload(event.workload, replace(state, artifacts=artifacts), draft.run_of(state))
+
+
+def _is_of(state: WorkloadState, run: RunId) -> bool:
+    """Whether a run is the workload's current one or, between two runs, its last."""
+    if state.run is not None:
+        return state.run == run
+    return state.last_run is not None and state.last_run.id == run
 
 
 _HANDLERS: dict[type, Callable[[Draft, Any], None]] = {

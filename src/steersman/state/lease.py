@@ -89,13 +89,15 @@ def end_reservations(draft: Draft, reservations: tuple[Reservation, ...]) -> Non
         _reserve(draft, reservation, -1)
 
 
-def with_fleet_node(before: NodeState | None, after: NodeState) -> NodeState:
-    """A declared node that replaces or joins what is there; leases in force stay in force."""
+def with_fleet_node(draft: Draft, before: NodeState | None, after: NodeState) -> NodeState:
+    """A declared node that replaces or joins what is there; leases in force stay in force.
+
+    Which devices are leased is asked of the leases: a device may have left the fleet and come back.
+    """
     if before is None:
         return after
     devices = {device.id for device in after.node.devices}
-    known = {device.id for device in before.node.devices}
-    leased = known - set(before.free_devices)
+    leased = {device for run, rank in before.leases for device in draft.runs[run].ranks[rank].placement.devices}
     return replace(
         before,
         node=after.node,

@@ -1,0 +1,104 @@
+"""One event of every type, and events of any size, for the journal's tests and benchmarks."""
+
+from steersman.model.codec import event_type
+from steersman.model.decisions import (
+    Admit,
+    Finish,
+    Forget,
+    Hold,
+    Placement,
+    Requeue,
+    SetCheckpointInterval,
+    Start,
+    Stop,
+)
+from steersman.model.events import (
+    ActionFailed,
+    ArtifactPublished,
+    CheckpointSaved,
+    ControlPlaneStarted,
+    Decided,
+    Event,
+    FleetDeclared,
+    HomeCreated,
+    NodeHealth,
+    Observed,
+    PolicySet,
+    RankExited,
+    RankStarted,
+    RankUnknown,
+    RemoveRequested,
+    Signal,
+    StopRequested,
+    WorkloadDeclared,
+)
+from steersman.model.fleet import Fleet, Node
+from steersman.model.ids import DeviceId, NodeId, RunId, WorkloadName
+from steersman.model.policy import Policy
+from steersman.model.reasons import Code, Reason, reason
+from steersman.model.resources import Device, Resources
+from steersman.model.workload import Artifact, Job, Workload
+
+NAME = WorkloadName("train")
+RUN = RunId("train.7")
+NODE = NodeId("node-0")
+DIGEST = "sha256:" + "0" * 64
+
+
+def _decisions() -> Decided:
+    why = reason(Code.PLACED, node="node-0")
+    placement = Placement(
+        rank=0, node=NODE, cpu_milli=1_000, memory_bytes=1 << 30, devices=(DeviceId("gpu-0"),)
+    )
+    return Decided(
+        observed_at=7,
+        decisions=(
+            Admit(workload=NAME, reason=reason(Code.ADMITTED)),
+            Hold(workload=NAME, reason=Reason(code=Code.NO_CORES, counts=((Code.NO_CORES, 1),))),
+            Start(workload=NAME, run=RUN, placements=(placement,), checkpoint_interval_ms=5_000, reason=why),
+            Stop(workload=NAME, run=RUN, cause="preempted", grace_ms=2_000, reason=reason(Code.PREEMPTED)),
+            Requeue(workload=NAME, not_before_ms=2_000, counted=False, reason=reason(Code.RETRY_PREEMPTED)),
+            SetCheckpointInterval(
+                workload=NAME, run=RUN, interval_ms=4_000, reason=reason(Code.CHECKPOINT_INTERVAL)
+            ),
+            Finish(workload=NAME, outcome="succeeded", reason=reason(Code.SUCCEEDED)),
+            Forget(workload=NAME, reason=reason(Code.REMOVED)),
+        ),
+    )
+
+
+def one_of_each() -> tuple[Event, ...]:
+    """Every event type once, in the order a home could have seen them."""
+    job = Job(run="python train.py", artifacts=(Artifact(name="model", path="model.onnx"),))
+    node = Node(
+        id=NODE, cpu_milli=2_000, memory_bytes=4 << 30, devices=(Device(id=DeviceId("gpu-0"), kind="A100"),)
+    )
+    return (
+        HomeCreated(home_id="home-1"),
+        ControlPlaneStarted(epoch=1, build="0.1.0", boot_id="boot-1", libraries=(("msgspec", "0.20"),)),
+        PolicySet(policy=Policy()),
+        FleetDeclared(fleet=Fleet(name="fleet", nodes=(node,))),
+        NodeHealth(node=NODE, health="alive"),
+        WorkloadDeclared(
+            workload=Workload(name=NAME, body=job, resources=Resources(cpu_milli=1_000)), digest=DIGEST
+        ),
+        Observed(now_ms=1_000, signals=(Signal(name="free_milli", subject="node-0", value=2_000),)),
+        _decisions(),
+        RankStarted(run=RUN, rank=0, pid=4_242, at_ms=1_100, limits="cgroup-v2"),
+        CheckpointSaved(run=RUN, step=10, at_ms=1_200, save_ms=30, digest=DIGEST),
+        RankUnknown(run=RUN, rank=0),
+        RankExited(run=RUN, rank=0, at_ms=1_300, exit_code=0, completed=True),
+        ArtifactPublished(run=RUN, workload=NAME, name="model", digest=DIGEST, size_bytes=1_024),
+        ActionFailed(decision="7.2", detail="gerät weg ☹"),
+        StopRequested(workload=NAME),
+        RemoveRequested(workload=NAME),
+    )
+
+
+def sized(number: int, size_bytes: int = 0) -> Event:
+    """An event that can be told from others, whose body is a little larger than a size."""
+    return ActionFailed(decision=str(number), detail="x" * size_bytes)
+
+
+def types_of(events: tuple[Event, ...]) -> set[str]:
+    return {event_type(event) for event in events}
