@@ -1,0 +1,95 @@
+"""One document of kind fleet to a typed fleet: nodes with their devices, counted nodes written out.
+
+A fleet is declared whole. The number of nodes and devices is checked before anything is written out, so that
+a `count` cannot fill the memory.
+"""
+
+from steersman.model.fleet import DEFAULT_SITE, Fleet, Node
+from steersman.model.ids import DeviceId, NodeId
+from steersman.model.resources import Device
+from steersman.model.units import Amount
+from steersman.spec import keys
+from steersman.spec.nodes import MapNode
+from steersman.spec.place import Place
+from steersman.spec.sections import Fields, Key
+from steersman.spec.values import NAME_RULE, Kinds
+
+DEVICES_MAX = 1_000_000
+"""The most devices of one fleet."""
+NAME_CHARS_MAX = 63
+
+
+def read_fleet(node: MapNode, place: Place, default_name: str) -> Fleet:
+    """The fleet that a document declares. Raises SpecError."""
+    fields = Fields(keys.FLEET_SECTION, node, place)
+    written = fields.require(keys.NODES)
+    if not written:
+        raise place.at(keys.NODES.name).error(
+            fields.line_of(keys.NODES), "a fleet has at least one node", "declare one: name, cpus, memory"
+        )
+    _check_sizes(written, place)
+    nodes: dict[NodeId, Node] = {}
+    for each in written:
+        for made in _nodes(each):
+            if made.id in nodes:
+                message = f"two nodes are called {made.id!r}"
+                raise each.place.at("name").error(each.line_of(keys.NODE_NAME), message, "rename one of them")
+            nodes[made.id] = made
+    return Fleet(
+        name=fields.get_or(keys.NAME_KEY, default_name), nodes=tuple(nodes[name] for name in sorted(nodes))
+    )
+
+
+def _check_sizes(written: tuple[Fields, ...], place: Place) -> None:
+    count = devices = 0
+    for each in written:
+        repeat = each.get_or(keys.COUNT, 1)
+        count += repeat
+        devices += repeat * sum(number for _, number in each.get_or(keys.NODE_ACCELERATORS, ()))
+        if count > keys.FLEET_COUNT_MAX or devices > DEVICES_MAX:
+            raise place.at(keys.NODES.name).error(
+                each.line,
+                f"a fleet has at most {keys.FLEET_COUNT_MAX:,} nodes and {DEVICES_MAX:,} accelerators",
+                "declare fewer",
+            )
+
+
+def _nodes(fields: Fields) -> list[Node]:
+    name, count = fields.require(keys.NODE_NAME), fields.get(keys.COUNT)
+    ids = [name] if count is None else [f"{name}-{index}" for index in range(count)]
+    if len(ids[-1]) > NAME_CHARS_MAX:
+        raise fields.place.at("name").error(
+            fields.line_of(keys.NODE_NAME), f"with its number, {ids[-1]!r} is too long", NAME_RULE
+        )
+    driver, site = fields.get_or(keys.INFRA, "local"), fields.get_or(keys.SITE, DEFAULT_SITE)
+    cpu_milli, memory_bytes = _exact(fields, keys.NODE_CPUS), _exact(fields, keys.NODE_MEMORY)
+    kinds, labels = fields.get_or(keys.NODE_ACCELERATORS, ()), fields.get_or(keys.NODE_LABELS, ())
+    return [
+        Node(
+            id=NodeId(node_id),
+            driver=driver,
+            site=site,
+            cpu_milli=cpu_milli,
+            memory_bytes=memory_bytes,
+            devices=_devices(node_id, kinds),
+            labels=labels,
+        )
+        for node_id in ids
+    ]
+
+
+def _devices(node_id: str, kinds: Kinds) -> tuple[Device, ...]:
+    return tuple(
+        Device(id=DeviceId(f"{node_id}/{kind}-{index}"), kind=kind)
+        for kind, number in kinds
+        for index in range(number)
+    )
+
+
+def _exact(fields: Fields, key: Key[Amount]) -> int:
+    amount = fields.require(key)
+    if not amount.exact:
+        raise fields.place.at(key.name).error(
+            fields.line_of(key), "a node has one amount, not a range", "write one number"
+        )
+    return amount.least

@@ -1,0 +1,122 @@
+"""The difference of two declarations, what of it needs a new run, and the digest."""
+
+import msgspec
+import pytest
+
+from steersman.model.workload import Workload
+from steersman.spec.diff import Change, Diff, diff
+from steersman.spec.digest import digest
+from steersman.spec.parse import parse
+
+BASE = (
+    "name: a\nrun: x\nsetup: s\n"
+    "resources: {cpus: 2, memory: 1, accelerators: A100:1}\nenvs: {A: b}\nsecrets: [S]\n"
+    "inputs: {I: w/m}\nartifacts: {o: p}\nmax_duration: 1h\n"
+    "retry: {duration: 1h, exit_codes: {retry: [3], fatal: [4]}}\n"
+    "checkpoint: {}\nlabels: {l: v}\nowner: me\npriority: 1\nworkdir: w\n"
+)
+
+
+def read(text: str) -> Workload:
+    return parse(text, "f").workloads[0]
+
+
+CHANGES = [
+    ("priority: 1", "priority: 2", ("priority", "1", "2"), False),
+    ("owner: me", "owner: you", ("owner", "me", "you"), False),
+    ("owner: me\n", "", ("owner", "me", None), False),
+    ("labels: {l: v}", "labels: {l: w}", ("labels.l", "v", "w"), False),
+    ("labels: {l: v}", "labels: {}", ("labels.l", "v", None), False),
+    ("max_duration: 1h", "max_duration: off", ("max_duration", "1h", None), False),
+    ("max_duration: 1h", "max_duration: 2h", ("max_duration", "1h", "2h"), False),
+    ("max_duration: 1h", "max_duration: 1h\nstop_duration: 1m", ("stop_duration", "30s", "1m"), False),
+    ("retry: {", "retry: {on_events: [], ", ("retry.on_events", "interruption", "none"), False),
+    ("retry: {", "retry: {attempts: 2, ", ("retry.attempts", "5", "2"), False),
+    ("duration: 1h, exit", "exit", ("retry.duration", "1h", None), False),
+    ("retry: [3]", "retry: [3, 5]", ("retry.exit_codes.retry", "3", "3, 5"), False),
+    ("fatal: [4]", "fatal: []", ("retry.exit_codes.fatal", "4", None), False),
+    ("checkpoint: {}", "checkpoint: {keep: 1}", ("checkpoint.keep", "3", "1"), False),
+    ("checkpoint: {}", "checkpoint: {min: 1s}", ("checkpoint.min", "10s", "1s"), False),
+    ("checkpoint: {}", "checkpoint: {max: 2h}", ("checkpoint.max", "1h", "2h"), False),
+    ("checkpoint: {}", "checkpoint: {interval: 1m}", ("checkpoint.interval", "auto", "1m"), False),
+    ("run: x", "run: y", ("run", "x", "y"), True),
+    ("setup: s\n", "", ("setup", "s", None), True),
+    ("workdir: w", "workdir: v", ("workdir", "w", "v"), True),
+    ("run: x", "run: x\nnum_nodes: 2", ("num_nodes", "1", "2"), True),
+    ("run: x", "run: x\nqueue: q", ("queue", "default", "q"), True),
+    ("cpus: 2", "cpus: 2.5", ("resources.cpus", "2", "2.5"), True),
+    ("memory: 1,", "memory: 1.5,", ("resources.memory", "1 GiB", "1.5 GiB"), True),
+    ("A100:1", "H100:1", ("resources.accelerators.H100", None, "1"), True),
+    ("envs: {A: b}", "envs: {A: c}", ("envs.A", "b", "c"), True),
+    ("envs: {A: b}", "envs: {A: b, B: ''}", ("envs.B", None, ""), True),
+    ("secrets: [S]", "secrets: {S: other}", ("secrets.S", "S", "other"), True),
+    ("I: w/m", "I: w/n", ("inputs.I", "w/m", "w/n"), True),
+    ("{o: p}", "{o: q}", ("artifacts.o", "p", "q"), True),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "change", "restarts"), CHANGES)
+def test_one_change(
+    old: str, new: str, change: tuple[str, str | None, str | None], *, restarts: bool
+) -> None:
+    assert old in BASE
+    found = diff(read(BASE), read(BASE.replace(old, new)))
+    assert found.kind == "changed"
+    assert found.restarts is restarts
+    assert Change(path=change[0], before=change[1], after=change[2]) in found.changes
+    assert len(found.changes) == 1 + (change[0] == "resources.accelerators.H100")
+
+
+def test_switching_checkpoints_on_needs_a_new_run() -> None:
+    off = read(BASE.replace("checkpoint: {}\n", ""))
+    on = diff(off, read(BASE))
+    assert on.restarts
+    assert on.changes[0] == Change(path="checkpoint", before=None, after="on")
+    assert diff(read(BASE), off).restarts
+
+
+def test_one_change_in_place_beside_one_that_restarts() -> None:
+    found = diff(read(BASE), read(BASE.replace("priority: 1", "priority: 2").replace("run: x", "run: y")))
+    assert [change.path for change in found.changes] == ["priority", "run"]
+    assert found.restarts
+
+
+def test_amounts_that_look_alike_are_shown_exactly() -> None:
+    old, new = (read(f"name: a\nrun: x\nresources: {{memory: {size}B}}\n") for size in (2**40 + 1, 2**40 + 2))
+    (change,) = diff(old, new).changes
+    assert change == Change(path="resources.memory", before=str(2**40 + 1), after=str(2**40 + 2))
+
+
+def test_created_removed_unchanged() -> None:
+    one = read(BASE)
+    created = diff(None, one)
+    assert (created.kind, created.restarts) == ("created", True)
+    assert all(change.before is None and change.after is not None for change in created.changes)
+    removed = diff(one, None)
+    assert (removed.kind, removed.restarts) == ("removed", False)
+    assert [change.path for change in removed.changes] == [change.path for change in created.changes]
+    assert diff(one, read(BASE)) == Diff(kind="unchanged")
+    assert diff(None, None) == Diff(kind="unchanged")
+
+
+def test_only_one_name_can_be_compared() -> None:
+    with pytest.raises(AssertionError, match="one name"):
+        diff(read("name: a\nrun: x"), read("name: b\nrun: x"))
+
+
+def test_a_field_added_to_the_model_cannot_be_forgotten_here() -> None:
+    """Every field of a declaration appears among the paths of a full one."""
+    paths = {change.path.split(".")[0] for change in diff(None, read(BASE)).changes}
+    words = {"stop_grace_ms": "stop_duration", "max_duration_ms": "max_duration"}
+    workload = {field.name for field in msgspec.structs.fields(Workload)} - {"name", "body"}
+    job = {words.get(field.name, field.name) for field in msgspec.structs.fields(type(read(BASE).body))}
+    assert workload | job == paths
+
+
+def test_equal_declarations_have_equal_digests() -> None:
+    reordered = "run: x\nname: a\nenvs: {B: c, A: b}\n"
+    assert digest(read("name: a\nrun: x\nenvs: {A: b, B: c}\n")) == digest(read(reordered))
+    assert digest(read(BASE)).startswith("sha256:")
+    assert len(digest(read(BASE))) == 7 + 64
+    others = {digest(read(BASE.replace(old, new))) for old, new, _, _ in CHANGES}
+    assert len(others | {digest(read(BASE))}) == len(CHANGES) + 1

@@ -1,0 +1,86 @@
+"""A declared fleet: nodes, devices, counted nodes, and what is refused."""
+
+import pytest
+
+from steersman.model.errors import NotYetError, SpecError
+from steersman.model.fleet import Fleet, Node
+from steersman.model.resources import Device
+from steersman.spec.parse import parse
+
+
+def fleet(text: str) -> Fleet:
+    parsed = parse(f"kind: fleet\n{text}".replace("ONE", "cpus: 1, memory: 1"), "my-fleet.yaml")
+    assert parsed.workloads == ()
+    assert parsed.fleet is not None
+    return parsed.fleet
+
+
+def test_a_fleet_is_sorted_and_written_out() -> None:
+    assert fleet(
+        "nodes:\n"
+        "  - {name: gpu, cpus: 8, memory: 64GB, accelerators: {A100: 2, T4: 1},\n"
+        "     site: berlin, labels: {z: 1, a: b}}\n"
+        "  - {name: cpu, infra: local, cpus: 500m, memory: 1, count: 2}\n"
+    ) == Fleet(
+        name="my-fleet",
+        nodes=(
+            Node(id="cpu-0", cpu_milli=500, memory_bytes=2**30),  # type: ignore[arg-type]  # a NewType over str
+            Node(id="cpu-1", cpu_milli=500, memory_bytes=2**30),  # type: ignore[arg-type]  # a NewType over str
+            Node(
+                id="gpu",  # type: ignore[arg-type]  # a NewType over str, plain in tests
+                site="berlin",
+                cpu_milli=8000,
+                memory_bytes=64 * 2**30,
+                devices=tuple(
+                    Device(id=f"gpu/{kind}-{index}", kind=kind)  # type: ignore[arg-type]  # the same
+                    for kind, index in (("A100", 0), ("A100", 1), ("T4", 0))
+                ),
+                labels=(("a", "b"), ("z", "1")),
+            ),
+        ),
+    )
+    assert fleet("name: lab\nnodes: [{name: n, ONE, count: 1}]").nodes[0].id == "n-0"
+    assert fleet("name: lab\nnodes: [{name: n, ONE}]").name == "lab"
+
+
+def test_ten_thousand_nodes() -> None:
+    made = fleet("nodes: [{name: n, cpus: 64, memory: 256, accelerators: A100:8, count: 10000}]")
+    assert len(made.nodes) == 10_000
+    assert len({device.id for node in made.nodes for device in node.devices}) == 80_000
+    assert [node.id for node in made.nodes] == sorted(node.id for node in made.nodes)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name: x\n", "`nodes` is missing in a fleet"),
+        ("nodes: []\n", "a fleet has at least one node"),
+        ("nodes:\n", "a fleet has at least one node"),
+        ("nodes: {a: b}\n", "a list of nodes is wanted here, and this is a mapping"),
+        ("nodes: [a]\n", "a node is a mapping of keys, and this is 'a'"),
+        ("nodes: [{cpus: 1, memory: 1}]\n", "`name` is missing in a node"),
+        ("nodes: [{name: a, memory: 1}]\n", "`cpus` is missing in a node"),
+        ("nodes: [{name: a, cpus: 1}]\n", "`memory` is missing in a node"),
+        ("nodes: [{name: a, cpus: 4+, memory: 1}]\n", "a node has one amount, not a range"),
+        ("nodes: [{name: a, cpus: 4, memory: 1..2}]\n", "a node has one amount, not a range"),
+        ("nodes: [{name: a, ONE, count: 0}]\n", "out of range"),
+        ("nodes: [{name: a, ONE}, {name: a, ONE}]\n", "two nodes are called 'a'"),
+        ("nodes: [{name: a, ONE, count: 2}, {name: a-1, ONE}]\n", "two nodes are called 'a-1'"),
+        ("nodes: [{name: a, ONE, count: 60000}, {name: b, ONE, count: 60000}]\n", "at most 100,000 nodes"),
+        ("nodes: [{name: a, ONE, count: 100000, accelerators: A100:11}]\n", "1,000,000 accelerators"),
+        (f"nodes: [{{name: {'a' * 62}, ONE, count: 2}}]\n", "is too long"),
+        ("nodes: [{name: a/b, ONE}]\n", "'a/b' cannot be a name"),
+        ("nodes: [{name: a, ONE, accelerators: [A100, A100:2]}]\n", "a kind of accelerator stands twice"),
+        ("nodes: [{name: a, cpu: 1, memory: 1}]\n", "'cpu' is not a key of a node"),
+    ],
+)
+def test_bad_fleets(text: str, words: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        fleet(text)
+    assert words in caught.value.message
+    assert caught.value.hint
+
+
+def test_nodes_elsewhere_are_not_built_yet() -> None:
+    with pytest.raises(NotYetError):
+        fleet("nodes: [{name: a, infra: ray, ONE}]")
