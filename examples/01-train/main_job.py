@@ -73,11 +73,18 @@ def line(row: dict[str, Any]) -> str:
     return text
 
 
-def pid_of_run(job: Job, run: str) -> int:
+def trainer_of(job: Job, run: str) -> int:
+    """The trainer's process: the child of the shell whose process id the journal holds for a run."""
+    shell = shell_of(job, run)
+    children = Path(f"/proc/{shell}/task/{shell}/children").read_text().split()
+    return int(children[0]) if children else shell
+
+
+def shell_of(job: Job, run: str) -> int:
     """The process id that the journal holds for rank 0 of a run."""
     for event in reversed(job.steer("audit", "--type", "rank-started")["events"]):
-        if event["event"]["run"] == run:
-            return int(event["event"]["pid"])
+        if event["body"]["run"] == run:
+            return int(event["body"]["pid"])
     sys.exit(f"error: the journal holds no process for run {run}")
 
 
@@ -100,7 +107,7 @@ def play(job: Job) -> dict[str, Any]:
         ),
         "the training has resumed",
     )
-    pid = pid_of_run(job, rows[TRAINING]["run"])
+    pid = trainer_of(job, rows[TRAINING]["run"])
     job.say(f"killing the trainer (process {pid}) with SIGKILL")
     os.kill(pid, signal.SIGKILL)
     return job.watch(lambda rows: all(row["settled"] for row in rows.values()), "everything is settled")
@@ -154,7 +161,7 @@ def main() -> None:
     accuracy = summary["verification"]["held_out_accuracy"]
     print(f"\nHeld-out accuracy of the exported model: {accuracy:.4f} ({artifact_line(summary['model'])})")
     print(
-        f"{TRAINING} ran {summary['runs']} times, was preempted {summary['preemptions']} time(s), killed once."
+        f"{TRAINING}: {summary['runs']} runs, preempted {summary['preemptions']} time(s), killed once, resumed."
     )
     home = os.environ.get("STEERSMAN_HOME")
     prefix = f"STEERSMAN_HOME={home} " if home else ""

@@ -29,7 +29,9 @@ class Sensor(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What it is called in reports of its failures."""
+        ...
 
     async def observe(self, snapshot: Snapshot) -> Observation: ...
 

@@ -119,8 +119,13 @@ def workload_entries(state: WorkloadState | None, run: Run | None) -> WorkloadEn
     return WorkloadEntries(attention=attention, timers=timers, live=(run.id,), victims=_victims(state, run))
 
 
+def can_yield(state: WorkloadState, run: Run) -> bool:
+    """Whether a live run may be told to end for another: its job can resume, and it is not ending anyway."""
+    return run.state is not RunState.STOPPING and state.spec.body.checkpoint.enabled
+
+
 def _victims(state: WorkloadState, run: Run) -> tuple[Entry, ...]:
-    if run.state is RunState.STOPPING or not state.spec.body.checkpoint.enabled:
+    if not can_yield(state, run):
         return ()
     priority = state.spec.priority
     nodes = sorted({rank.placement.node for rank in run.ranks if rank.end is None})

@@ -11,6 +11,10 @@ EXIT_YIELDED = 75
 """EX_TEMPFAIL: the program saved its progress and asks to be resumed (see ports.run_dir)."""
 
 
+EXIT_SIGNALLED = frozenset({128 + 9, 128 + 15})
+"""How a shell passes on that its program was ended by SIGKILL or SIGTERM."""
+
+
 def rank_end_kind(end: RankEnd, *, stopping: bool, doomed: bool = False) -> EndKind:
     """What one rank's end means, given whether Steersman had told the run to end.
 
@@ -29,7 +33,8 @@ def rank_end_kind(end: RankEnd, *, stopping: bool, doomed: bool = False) -> EndK
         return "succeeded"
     if end.cause == "exited" and end.exit_code == EXIT_YIELDED:
         return "yielded"
-    if end.cause == "lost" or (end.cause == "exited" and end.signal is not None):
+    signalled = end.signal is not None or end.exit_code in EXIT_SIGNALLED
+    if end.cause == "lost" or (end.cause == "exited" and signalled):
         return "interruption"
     return "error"
 

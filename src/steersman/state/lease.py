@@ -97,7 +97,9 @@ def with_fleet_node(draft: Draft, before: NodeState | None, after: NodeState) ->
     if before is None:
         return after
     devices = {device.id for device in after.node.devices}
-    leased = {device for run, rank in before.leases for device in draft.runs[run].ranks[rank].placement.devices}
+    leased = {
+        device for run, rank in before.leases for device in draft.runs[run].ranks[rank].placement.devices
+    }
     return replace(
         before,
         node=after.node,

@@ -1,0 +1,190 @@
+"""What the folders of a home say about its ranks.
+
+    exit.json            exited, for good: read once and kept
+    lock held            starting, setup or running, as started.json says
+    started.json alone   the shim was killed: a new shim ends what is left and records ``lost``
+    order.json alone     starting: claimed, and nothing of it has ever run
+    anything unreadable  unknown, which destroys nothing
+
+An idle home is cheap: an ended rank costs nothing but its place in the answer, and the folders are listed
+again only when the list of runs has changed or a rank was touched through this driver. One thread at a time.
+"""
+
+import math
+import re
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+import msgspec
+
+from steersman.drivers.local import files
+from steersman.drivers.local.checkpoints import Checkpoints
+from steersman.drivers.local.spawn import LocalSettings, conclude
+from steersman.model.errors import DriverError
+from steersman.model.ids import RunId
+from steersman.ports import run_dir
+from steersman.ports.driver import RankKey, RankReport
+
+METRICS_MAX = 64
+RANK_NAME = re.compile(r"0|[1-9][0-9]{0,5}")
+
+Cause = Literal["exited", "start-failed", "setup-failed", "lost", "memory"]
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """``order.json`` as the observer needs it."""
+
+    decision: str
+    epoch: int
+    checkpoint_dir: str
+
+
+class Scanner:
+    """Keeps what cannot change any more between two looks."""
+
+    def __init__(self, settings: LocalSettings) -> None:
+        self._settings = settings
+        self._runs = settings.home / run_dir.RUNS
+        self._listed_at: int | None = None
+        self._touched: deque[RankKey] = deque()
+        self._known: dict[RankKey, Path] = {}
+        self._ended: dict[RankKey, RankReport] = {}
+        self._orders: dict[RankKey, Order] = {}
+        self._checkpoints = Checkpoints()
+
+    def touch(self, key: RankKey) -> None:
+        """Something was ordered of this rank: it may be new, or forgotten."""
+        self._touched.append(key)
+
+    def scan(self) -> list[RankReport]:
+        """Every rank that is not discarded, in order of key."""
+        self._list()
+        reports: list[RankReport] = []
+        for key in sorted(self._known):
+            report = self._ended.get(key) or self._look(key, self._known[key])
+            if report is not None:
+                reports.append(report)
+        return reports
+
+    def _list(self) -> None:
+        while self._touched:
+            key = self._touched.popleft()
+            self._add(key, self._runs / key.run / str(key.rank))
+        try:
+            changed_at = self._runs.stat().st_mtime_ns
+        except FileNotFoundError:
+            return
+        if changed_at == self._listed_at:
+            return
+        self._listed_at = changed_at
+        found = {
+            RankKey(run=RunId(run.name), rank=int(rank.name)): rank
+            for run in _folders(self._runs)
+            for rank in _folders(run)
+            if RANK_NAME.fullmatch(rank.name)
+        }
+        for key in self._known.keys() - found.keys():
+            self._forget(key)
+        for key, folder in found.items():
+            if key not in self._known:
+                self._add(key, folder)
+
+    def _add(self, key: RankKey, folder: Path) -> None:
+        if (folder / run_dir.DISCARDED).exists() or not (folder / run_dir.ORDER).exists():
+            self._forget(key)
+        else:
+            self._known[key] = folder
+
+    def _forget(self, key: RankKey) -> None:
+        self._known.pop(key, None)
+        self._ended.pop(key, None)
+        self._orders.pop(key, None)
+
+    def _look(self, key: RankKey, folder: Path) -> RankReport | None:
+        try:
+            order = self._orders.get(key) or files.read(folder / run_dir.ORDER, Order)
+            if order is None:
+                self._forget(key)
+                return None
+            self._orders[key] = order
+            return self._report(key, folder, order)
+        except (DriverError, OSError) as error:
+            order = self._orders.get(key)
+            return RankReport(
+                key=key,
+                epoch=0 if order is None else order.epoch,
+                decision="" if order is None else order.decision,
+                state="unknown",
+                detail=error.message if isinstance(error, DriverError) else str(error),
+            )
+
+    def _report(self, key: RankKey, folder: Path, order: Order) -> RankReport:
+        alive = files.shim_lives(folder)  # before the end is read: a shim records it, then lets go
+        ended = files.read(folder / run_dir.EXIT, files.Exit)
+        started = files.read(folder / run_dir.STARTED, files.Started)
+        if ended is None and not alive and started is not None:
+            conclude(self._settings, folder)
+            ended = files.read(folder / run_dir.EXIT, files.Exit)
+        report = RankReport(
+            key=key,
+            epoch=max(order.epoch, files.recorded_epoch(folder)),
+            decision=order.decision,
+            state=_state(started, alive=alive),
+            pid=None if started is None else started.pid,
+            started_ms=None if started is None else started.at_ms,
+            limits="" if started is None else started.limits,
+            checkpoints=self._checkpoints.published_by(Path(order.checkpoint_dir), key.run),
+        )
+        report = _with_progress(report, folder)
+        if ended is not None:
+            report = self._ended[key] = _with_end(report, ended)
+            self._orders.pop(key, None)
+        return report
+
+
+def _folders(path: Path) -> Iterable[Path]:
+    try:
+        return [entry for entry in path.iterdir() if entry.is_dir()]
+    except FileNotFoundError:
+        return []
+
+
+def _state(
+    started: files.Started | None, *, alive: bool
+) -> Literal["starting", "setup", "running", "unknown"]:
+    if started is None:
+        return "starting"
+    if not alive:
+        return "unknown"  # asked to conclude, and not concluded
+    return "setup" if started.phase == "setup" else "running"
+
+
+def _with_progress(report: RankReport, folder: Path) -> RankReport:
+    """What the program last said of itself; nothing, when it is no such thing: it is the user's file."""
+    try:
+        progress = files.read(folder / run_dir.PROGRESS, files.Progress)
+    except DriverError:
+        progress = None
+    if progress is None:
+        return report
+    metrics = {"step": float(progress.step), **progress.metrics}
+    finite = [(name, value) for name, value in sorted(metrics.items()) if math.isfinite(value)]
+    return msgspec.structs.replace(report, progress=tuple(finite[:METRICS_MAX]), completed=progress.completed)
+
+
+def _with_end(report: RankReport, ended: files.Exit) -> RankReport:
+    if ended.cause not in get_args(Cause):
+        raise DriverError(f"exit.json names an unknown cause {ended.cause!r}")
+    return msgspec.structs.replace(
+        report,
+        state="exited",
+        ended_ms=ended.at_ms,
+        exit_code=ended.exit_code,
+        signal=ended.signal,
+        cause=cast(Cause, ended.cause),
+        detail=ended.detail,
+        stop_delivered=ended.stop_delivered,
+        artifacts=ended.artifacts,
+    )

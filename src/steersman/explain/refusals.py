@@ -1,0 +1,96 @@
+"""What is in the way of a queued workload, recomputed from the snapshot: node by node, the first constraint.
+
+The journal holds only the code of a refusal and when it changed; the rest follows from the state.
+"""
+
+import msgspec
+
+from steersman.decide.preempt import lost_work, protected_until_ms
+from steersman.model.ids import NodeId, RunId
+from steersman.model.reasons import Code
+from steersman.model.snapshot import NodeState, Run, RunState, Snapshot, WorkloadState
+from steersman.state.derive import free_accelerators, takes_work
+from steersman.state.draft import Draft
+
+TOP = 3
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """One node and the first constraint that it does not meet for one rank."""
+
+    node: NodeId
+    code: Code
+    asked: int = 0
+    free: int = 0
+
+
+class Rival(msgspec.Struct, frozen=True, kw_only=True):
+    """A run in the way. `why_not` is empty when it may be preempted."""
+
+    run: RunId
+    workload: str
+    priority: int
+    lost_core_ms: int
+    why_not: str = ""
+
+
+def refusals(snapshot: Snapshot, state: WorkloadState) -> tuple[Refusal, ...]:
+    """Every node without room for one rank, by id."""
+    found = (refuse(node, state) for _, node in snapshot.nodes.sorted_items())
+    return tuple(refusal for refusal in found if refusal is not None)
+
+
+def refuse(node: NodeState, state: WorkloadState) -> Refusal | None:
+    """The first constraint that the node does not meet: takes work, devices, cores, memory."""
+    name, asked = node.node.id, state.spec.resources
+    if not takes_work(node):
+        return Refusal(node=name, code=Code.NO_NODES)
+    have = dict(free_accelerators(node))
+    for kind, count in asked.accelerators:
+        if have.get(kind, 0) < count:
+            return Refusal(node=name, code=Code.NO_DEVICES, asked=count, free=have.get(kind, 0))
+    cpu = node.node.cpu_milli - node.used_cpu_milli - node.reserved_cpu_milli
+    if cpu < asked.cpu_milli:
+        return Refusal(node=name, code=Code.NO_CORES, asked=asked.cpu_milli, free=max(cpu, 0))
+    memory = node.node.memory_bytes - node.used_memory_bytes - node.reserved_memory_bytes
+    if memory < asked.memory_bytes:
+        return Refusal(node=name, code=Code.NO_MEMORY, asked=asked.memory_bytes, free=max(memory, 0))
+    return None
+
+
+def counts(found: tuple[Refusal, ...]) -> tuple[tuple[Code, int], ...]:
+    """How many nodes each constraint ruled out: the top three, the most first."""
+    tally: dict[Code, int] = {}
+    for refusal in found:
+        tally[refusal.code] = tally.get(refusal.code, 0) + 1
+    return tuple(sorted(tally.items(), key=lambda item: (-item[1], item[0]))[:TOP])
+
+
+def rivals(snapshot: Snapshot, state: WorkloadState) -> tuple[Rival, ...]:
+    """The runs that hold capacity, and for each why it need not yield: cheapest in lost work first."""
+    draft = Draft(snapshot)
+    found = [_rival(snapshot, draft, state, snapshot.runs[RunId(run)]) for (run,) in snapshot.indexes.live]
+    return tuple(sorted(found, key=lambda rival: (bool(rival.why_not), rival.lost_core_ms, rival.run))[:TOP])
+
+
+def _rival(snapshot: Snapshot, draft: Draft, state: WorkloadState, run: Run) -> Rival:
+    holder = snapshot.workloads[run.workload]
+    return Rival(
+        run=run.id,
+        workload=run.workload,
+        priority=holder.spec.priority,
+        lost_core_ms=lost_work(run, draft.now_ms),
+        why_not=_why_not(snapshot, state, holder, run),
+    )
+
+
+def _why_not(snapshot: Snapshot, state: WorkloadState, holder: WorkloadState, run: Run) -> str:
+    if run.state is RunState.STOPPING:
+        return "is already on its way out"
+    if holder.spec.priority >= state.spec.priority:
+        return "has the same or a higher priority"
+    if not holder.spec.body.checkpoint.enabled:
+        return "cannot resume: it saves no checkpoints"
+    if protected_until_ms(run, snapshot.policy.preempt_run_ms_min) > snapshot.now_ms:
+        return "has only just begun"
+    return ""

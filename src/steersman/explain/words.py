@@ -1,0 +1,218 @@
+"""One plain sentence for every reason, and for every refusal the nearest fix.
+
+Rule 1: the tables below are total over `Code`; a test proves it. Rule 2: amounts are shown in the units that
+people write. Rule 3: a fact that an older build did not record is left out, never invented.
+"""
+
+from collections.abc import Callable, Mapping
+
+from steersman.model.reasons import Code, Reason
+from steersman.model.units import format_bytes, format_cpu, format_duration_ms
+
+Facts = Mapping[str, str | int]
+
+
+def describe(reason: Reason) -> str:
+    """What the reason says, in one sentence without a full stop."""
+    facts = dict(reason.facts)
+    text = _WORDS[reason.code](facts)
+    counts = ", ".join(f"{count} x {_LACKS.get(code, code.value)}" for code, count in reason.counts)
+    return f"{text} ({counts})" if counts else text
+
+
+def fix(reason: Reason) -> str | None:
+    """What a person could do about a refusal; None when there is nothing to do."""
+    make = _FIXES.get(reason.code)
+    return None if make is None else make(dict(reason.facts))
+
+
+def _ms(facts: Facts, name: str) -> str:
+    return format_duration_ms(int(facts.get(name, 0)))
+
+
+def exit_words(code: int) -> str:
+    """An exit code; above 128 it is how a shell says that its program was ended by a signal."""
+    return f"exited with {code}" + (f" (ended by signal {code - 128})" if 128 < code <= 128 + 64 else "")
+
+
+def _end(facts: Facts) -> str:
+    if "signal" in facts:
+        return f"ended by signal {facts['signal']}"
+    if "exit_code" in facts:
+        return exit_words(int(facts["exit_code"]))
+    causes = {
+        "lost": "its process was lost",
+        "start-failed": "could not be started",
+        "setup-failed": "its setup failed",
+        "memory": "used more memory than it asked for",
+    }
+    return causes.get(str(facts.get("cause", "")), "ended")
+
+
+def _end_of(facts: Facts) -> str:
+    cause = str(facts.get("cause", "exited"))
+    special = {"setup-failed": "setup failed: ", "memory": "out of its memory: ", "lost": "lost: "}
+    return special.get(cause, "") + _end(facts)
+
+
+def _too_large(facts: Facts) -> str:
+    lacks = []
+    if int(facts.get("cpu_milli", 0)) > int(facts.get("cpu_milli_largest", 0)):
+        lacks.append(
+            f"{format_cpu(int(facts['cpu_milli']))} cores where the largest node has "
+            f"{format_cpu(int(facts['cpu_milli_largest']))}"
+        )
+    if int(facts.get("memory_bytes", 0)) > int(facts.get("memory_bytes_largest", 0)):
+        lacks.append(
+            f"{format_bytes(int(facts['memory_bytes']))} of memory where the largest node has "
+            f"{format_bytes(int(facts['memory_bytes_largest']))}"
+        )
+    for kind, asked, largest in _devices(facts):
+        if asked > largest:
+            lacks.append(f"{asked} x {kind} where the best node has {largest}")
+    if not lacks:
+        ranks = f"{facts.get('num_nodes', 1)} ranks where the whole fleet, empty, holds "
+        lacks.append(f"{ranks}{facts.get('ranks_that_fit', 0)}")
+    return "the fleet cannot hold it even when empty: it asks for " + " and ".join(lacks)
+
+
+def _devices(facts: Facts) -> list[tuple[str, int, int]]:
+    kinds = sorted(name.removeprefix("devices:") for name in facts if name.startswith("devices:"))
+    return [(kind, int(facts[f"devices:{kind}"]), int(facts[f"devices_largest:{kind}"])) for kind in kinds]
+
+
+def _too_large_fix(facts: Facts) -> str:
+    parts = []
+    if int(facts.get("cpu_milli", 0)) > int(facts.get("cpu_milli_largest", 0)):
+        parts.append(f"cpus: {format_cpu(int(facts['cpu_milli_largest']))}")
+    if int(facts.get("memory_bytes", 0)) > int(facts.get("memory_bytes_largest", 0)):
+        parts.append(f"memory: {format_bytes(int(facts['memory_bytes_largest']))}")
+    parts += [
+        f"accelerators: {kind}:{largest}" for kind, asked, largest in _devices(facts) if asked > largest
+    ]
+    if not parts:
+        parts.append(f"num_nodes: {facts.get('ranks_that_fit', 0)}")
+    return f"ask for at most {', '.join(parts)}, or add a node that is large enough to the fleet"
+
+
+def _placed(facts: Facts) -> str:
+    if int(facts.get("ranks", 1)) > 1:
+        nodes = f"{facts.get('nodes', 1)} node(s), the first {facts.get('node')}"
+        return f"placed: {facts['ranks']} ranks on {nodes}"
+    return f"placed on {facts.get('node', 'a node')}: the best fit among the nodes with room"
+
+
+def _preempted(facts: Facts) -> str:
+    lost = format_duration_ms(int(facts.get("lost_core_ms", 0)))
+    return (
+        f"yields to {facts.get('by')} (priority {facts.get('by_priority')} over {facts.get('priority')}); "
+        f"cheapest in work at stake: {lost} of core time since its last checkpoint"
+    )
+
+
+def _resumes(facts: Facts) -> str:
+    step = int(facts.get("saved_step", -1))
+    return "yielded; queued again" + (
+        f", will resume from step {step}" if step >= 0 else " from the beginning"
+    )
+
+
+def _input(facts: Facts) -> str:
+    return f"waits for artifact {facts.get('artifact')} of {facts.get('workload')} ({facts.get('phase')})"
+
+
+def _always(text: str) -> Callable[[Facts], str]:
+    return lambda _: text
+
+
+_LACKS: Mapping[Code, str] = {
+    Code.NO_DEVICES: "too few free devices",
+    Code.NO_CORES: "too few free cores",
+    Code.NO_MEMORY: "too little free memory",
+    Code.NO_NODES: "takes no work",
+}
+
+_WORDS: Mapping[Code, Callable[[Facts], str]] = {
+    Code.ADMITTED: _always("may run"),
+    Code.REFUSED_TOO_LARGE: _too_large,
+    Code.WAITING_INPUT: _input,
+    Code.INPUT_FAILED: lambda facts: (
+        f"its input cannot come: artifact {facts.get('artifact')} of {facts.get('workload')} "
+        f"({facts.get('phase')})"
+    ),
+    Code.STOP_REQUESTED: _always("told to stop by a person"),
+    Code.REMOVED: _always("its declaration was removed"),
+    Code.DURATION_EXCEEDED: lambda facts: (
+        f"ran longer than its max_duration of {_ms(facts, 'max_duration_ms')}"
+    ),
+    Code.SPEC_CHANGED: _always("its declaration changed, which needs a new run"),
+    Code.PLACED: _placed,
+    Code.NO_NODES: _always("no node of the fleet takes work"),
+    Code.NO_CORES: _always("no node has enough free cores now"),
+    Code.NO_MEMORY: _always("no node with enough free cores has enough free memory now"),
+    Code.NO_DEVICES: _always("no node has enough free devices of the kind now"),
+    Code.NO_ROOM_FOR_GANG: _always("some ranks would fit now, but not all of them together"),
+    Code.PREEMPTED: _preempted,
+    Code.WAITING_PREEMPTION: lambda facts: (
+        f"waits for {facts.get('victims')} lower-priority run(s) to save and yield, "
+        f"the first {facts.get('victim')}; their room is reserved for it"
+    ),
+    Code.SUCCEEDED: _always("succeeded"),
+    Code.RETRY_BACKOFF: lambda facts: (
+        f"{_end_of(facts)}; next try (after {facts.get('attempt')} that failed) in {_ms(facts, 'delay_ms')}"
+    ),
+    Code.RETRY_PREEMPTED: _resumes,
+    Code.EXIT_FATAL: lambda facts: f"{_end_of(facts)}, which its policy calls fatal",
+    Code.EVENT_NOT_RETRIED: lambda facts: (
+        f"{_end_of(facts)}; its retry policy does not name the event {facts.get('event')!r}"
+    ),
+    Code.ATTEMPTS_EXHAUSTED: lambda facts: (
+        f"{_end_of(facts)}; all {facts.get('attempts')} attempts are used up"
+    ),
+    Code.RETRY_TIME_EXHAUSTED: lambda facts: (
+        f"{_end_of(facts)}; it was tried again for {_ms(facts, 'tried_ms')}, longer than its retry duration"
+    ),
+    Code.CRASH_LOOP: lambda facts: (
+        f"crash loop: failed {facts.get('failures')} times in a row, each soon after its start; "
+        f"the last {_end_of(facts)}"
+    ),
+    Code.RANK_FAILED: lambda facts: f"rank {facts.get('rank')} ended badly, so the whole gang is ended",
+    Code.ARTIFACT_MISSING: lambda facts: (
+        f"exited with 0 but did not leave its artifact {facts.get('artifact')!r} in STEERSMAN_OUTPUT_DIR"
+    ),
+    Code.CHECKPOINT_INTERVAL: lambda facts: (
+        f"saves every {_ms(facts, 'interval_ms')}: a save takes {_ms(facts, 'save_ms')}"
+    ),
+    Code.STOPPED: _always("stopped by a person"),
+    Code.WAIT_BLIND: _always("waits until every sensor has reported"),
+    Code.STALE: _always("no longer held when it was to be recorded"),
+    Code.NOTHING_TO_DO: lambda facts: (
+        f"nothing to do: {facts.get('live', 0)} run(s) under way, {facts.get('queued', 0)} queued"
+    ),
+}
+
+_WAIT = "wait, free some room (steer stop NAME), raise its priority, or add a node to the fleet"
+
+_FIXES: Mapping[Code, Callable[[Facts], str]] = {
+    Code.REFUSED_TOO_LARGE: _too_large_fix,
+    Code.WAITING_INPUT: lambda facts: (
+        f"declare {facts.get('workload')}"
+        if facts.get("phase") == "undeclared"
+        else f"wait for {facts.get('workload')}; see: steer explain {facts.get('workload')}"
+    ),
+    Code.INPUT_FAILED: lambda facts: f"mend {facts.get('workload')}, then declare both again",
+    Code.DURATION_EXCEEDED: _always("raise max_duration and declare it again"),
+    Code.NO_NODES: _always("declare a fleet with a node (kind: fleet)"),
+    Code.NO_CORES: _always(_WAIT),
+    Code.NO_MEMORY: _always(_WAIT),
+    Code.NO_DEVICES: _always(_WAIT),
+    Code.NO_ROOM_FOR_GANG: _always(_WAIT),
+    Code.EXIT_FATAL: _always("see its log, mend it, and declare it again"),
+    Code.EVENT_NOT_RETRIED: lambda facts: (
+        f"see its log; to try again on its own: retry.on_events: [{facts.get('event')}]"
+    ),
+    Code.ATTEMPTS_EXHAUSTED: _always("see its log; raise retry.attempts if more tries would help"),
+    Code.RETRY_TIME_EXHAUSTED: _always("see its log; raise retry.duration if more time would help"),
+    Code.CRASH_LOOP: _always("see its log: it fails before it saves anything"),
+    Code.ARTIFACT_MISSING: _always("write the file there, or take it out of artifacts"),
+}

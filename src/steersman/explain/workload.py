@@ -1,0 +1,129 @@
+"""The whole answer to `steer explain NAME`: where it stands, why, what is in the way, and what happened."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from steersman.decide.admit import too_large
+from steersman.explain.history import Moment, history
+from steersman.explain.refusals import Refusal, Rival, counts, refusals, rivals
+from steersman.explain.words import describe, fix
+from steersman.model.errors import ConflictError
+from steersman.model.events import Event
+from steersman.model.reasons import Reason
+from steersman.model.snapshot import Phase, Run, Snapshot, WorkloadState
+from steersman.model.units import format_bytes, format_cpu, format_duration_ms
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """`where`, `why` and `size` are sentences; `facts` are further ones; `refused` counts nodes by code."""
+
+    name: str
+    phase: str
+    where: str
+    why: str
+    size: str
+    code: str = ""
+    fix: str | None = None
+    facts: tuple[str, ...] = ()
+    refused: tuple[tuple[str, int], ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    rivals: tuple[Rival, ...] = ()
+    moments: tuple[Moment, ...] = ()
+
+
+REFUSALS_SHOWN_MAX = 10
+
+
+def explain(snapshot: Snapshot, name: str, records: Iterable[tuple[int, int, Event]]) -> Explanation:
+    """Explain one workload; `records` are (position, time, event) of the journal, in order.
+
+    Raises ConflictError when there is no such workload.
+    """
+    state = snapshot.workloads.get(name)
+    if state is None:
+        known = ", ".join(other for other, _ in snapshot.workloads.sorted_items()[:5])
+        hint = f"there are: {known}" if known else "declare one with: steer up FILE"
+        raise ConflictError(f"there is no workload {name!r}", hint=hint, code="unknown-workload")
+    reason = current_reason(snapshot, state)
+    queued = state.phase is Phase.QUEUED
+    found = refusals(snapshot, state) if queued else ()
+    return Explanation(
+        name=name,
+        phase=state.phase.value,
+        where=_where(snapshot, state),
+        why="not judged yet" if reason is None else describe(reason),
+        size=_size(state),
+        code="" if reason is None else reason.code.value,
+        fix=None if reason is None else fix(reason),
+        facts=tuple(_facts(state)),
+        refused=tuple((code.value, count) for code, count in counts(found)),
+        refusals=found[:REFUSALS_SHOWN_MAX],
+        rivals=rivals(snapshot, state) if queued else (),
+        moments=history(name, records),
+    )
+
+
+def current_reason(snapshot: Snapshot, state: WorkloadState) -> Reason | None:
+    """Why it stands where it does: as recorded, or worked out when only the head of its queue has one."""
+    if state.phase is Phase.DECLARED and state.reason is None:
+        return too_large(state.spec, snapshot.indexes.sizes)
+    return state.reason
+
+
+def _where(snapshot: Snapshot, state: WorkloadState) -> str:
+    if state.run is not None:
+        run = snapshot.runs[state.run]
+        nodes = sorted({rank.placement.node for rank in run.ranks})
+        return f"run {run.id} is {run.state.value} on {', '.join(nodes)}{_for(snapshot, run)}"
+    if state.phase is Phase.BACKOFF:
+        left_ms = max(state.not_before_ms - snapshot.now_ms, 0)
+        return f"waits {format_duration_ms(left_ms)} before its next try"
+    if state.phase is Phase.QUEUED:
+        return f"waits in queue {state.spec.queue} with priority {state.spec.priority}"
+    if state.phase is Phase.DECLARED:
+        return "declared, and held"
+    return f"{state.phase.value} after {state.runs} run(s)"
+
+
+def _for(snapshot: Snapshot, run: Run) -> str:
+    if run.started_ms is None:
+        return ""
+    return f" for {format_duration_ms(max(snapshot.now_ms - run.started_ms, 0))}"
+
+
+def _size(state: WorkloadState) -> str:
+    asked = state.spec.resources
+    parts = [f"{format_cpu(asked.cpu_milli)} core(s)", f"{format_bytes(asked.memory_bytes)} of memory"]
+    parts += [f"{count} x {kind}" for kind, count in asked.accelerators]
+    ranks = state.spec.body.num_nodes
+    text = ", ".join(parts)
+    return f"{ranks} ranks of {text} each, as declared" if ranks > 1 else f"{text}, as declared"
+
+
+def _facts(state: WorkloadState) -> list[str]:
+    facts = []
+    if state.preemptions or state.attempts:
+        facts.append(
+            f"{state.runs} run(s): {state.preemptions} preempted, {state.attempts} failed and counted"
+        )
+    if state.spec.body.checkpoint.enabled:
+        facts.append(_saving(state))
+    if state.reservations:
+        nodes = ", ".join(kept.node for kept in state.reservations)
+        facts.append(f"room is reserved for it on {nodes}")
+    facts += [
+        f"artifact {item.name}: {format_bytes(item.size_bytes)}, {item.digest}" for item in state.artifacts
+    ]
+    if state.removing:
+        facts.append("will be forgotten once it has ended")
+    return facts
+
+
+def _saving(state: WorkloadState) -> str:
+    saved = "nothing saved yet" if state.saved_step is None else f"newest checkpoint: step {state.saved_step}"
+    if state.interval_ms is None:
+        return saved
+    kind = "declared" if state.spec.body.checkpoint.interval_ms is not None else "automatic (Young/Daly)"
+    took = "" if state.save_ms is None else f"; a save takes {format_duration_ms(state.save_ms)}"
+    return f"{saved}; saves every {format_duration_ms(state.interval_ms)}, {kind}{took}"

@@ -1,0 +1,362 @@
+"""What must hold of a home, told from the outside: its journal's history against what really happened.
+
+Theory of operation. The checkers are an independent oracle: they read recorded events and the lives of
+programs as the world itself saw them (a simulated driver's books, or a ledger that real programs wrote), and
+share no code with the fold, the deciders or the engine. They keep their own plain accounts. Each returns the
+violations it found, in words; an empty list is silence. A checker is only worth its planted bug: tests plant
+one for each of them.
+
+`Life` is what the world knows of one key. `began_after` and `told_after` are the journal positions that were
+durable at the instant when the program began, or was first told to end: an intent must lie at or before them.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+import msgspec
+
+from steersman.model.decisions import Decision, Finish, Forget, Placement, Start, Stop
+from steersman.model.events import (
+    CheckpointSaved,
+    ControlPlaneStarted,
+    Decided,
+    Event,
+    FleetDeclared,
+    NodeHealth,
+    RankExited,
+    RankStarted,
+    RankUnknown,
+    WorkloadDeclared,
+)
+from steersman.model.fleet import Node
+from steersman.ports.driver import RankKey
+
+History = Sequence[tuple[int, Event]]
+"""A journal from its first event on: (position, event)."""
+
+Violations = list[str]
+
+
+class Life(msgspec.Struct, frozen=True, kw_only=True):
+    """One key's programs. `exit_code` and `signal` are its own end; both None: the world does not know."""
+
+    key: RankKey
+    starts: int
+    live: bool
+    exit_code: int | None = None
+    signal: int | None = None
+    began_after: int | None = None
+    told_after: int | None = None
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is known at the end. `acknowledged` are events with the positions that were answered."""
+
+    history: tuple[tuple[int, Event], ...]
+    lives: tuple[Life, ...] = ()
+    acknowledged: tuple[tuple[int, Event], ...] = ()
+
+
+# ---- plain accounts ---------------------------------------------------------------------------------------
+
+
+class _Leases:
+    """Who holds what, counted from the events alone. `effective` are the leases that the last event ended."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, Node] = {}
+        self.held: dict[RankKey, Placement] = {}
+        self.workload: dict[str, str] = {}
+        self.effective: list[RankKey] = []
+
+    def take(self, decision: Start) -> None:
+        for placement in decision.placements:
+            self.held[RankKey(run=decision.run, rank=placement.rank)] = placement
+        self.workload[decision.run] = decision.workload
+
+    def feed(self, event: Event) -> None:
+        """Any event but `Decided`."""
+        self.effective = []
+        match event:
+            case FleetDeclared():
+                kept = {placement.node for placement in self.held.values()}
+                old = {name: node for name, node in self.nodes.items() if name in kept}
+                self.nodes = {**old, **{node.id: node for node in event.fleet.nodes}}
+            case RankExited():
+                self._end([RankKey(run=event.run, rank=event.rank)])
+            case NodeHealth(health="dead"):
+                self._end([key for key, placement in self.held.items() if placement.node == event.node])
+            case _:
+                pass
+
+    def _end(self, keys: Iterable[RankKey]) -> None:
+        for key in keys:
+            if self.held.pop(key, None) is not None:
+                self.effective.append(key)
+
+
+def _decisions(event: Event) -> tuple[Decision, ...]:
+    return event.decisions if isinstance(event, Decided) else ()
+
+
+def _starts(history: History) -> Iterator[tuple[int, Start]]:
+    for position, event in history:
+        for decision in _decisions(event):
+            if isinstance(decision, Start):
+                yield position, decision
+
+
+def _keys(start: Start) -> Iterator[RankKey]:
+    return (RankKey(run=start.run, rank=placement.rank) for placement in start.placements)
+
+
+def _named(key: RankKey) -> str:
+    return f"{key.run}/{key.rank}"
+
+
+# ---- the journal alone ------------------------------------------------------------------------------------
+
+
+def without_gap(history: History) -> Violations:
+    """Positions count from 1."""
+    return [
+        f"position {position} stands where {expected} belongs"
+        for expected, (position, _) in enumerate(history, start=1)
+        if position != expected
+    ]
+
+
+def epochs_rise(history: History) -> Violations:
+    """Every control plane that takes the home has a higher epoch than all before it."""
+    found: Violations = []
+    highest = 0
+    for position, event in history:
+        if isinstance(event, ControlPlaneStarted):
+            if event.epoch <= highest:
+                found.append(f"{position}: epoch {event.epoch} after epoch {highest}: nothing is fenced")
+            highest = max(highest, event.epoch)
+    return found
+
+
+def leases_fit(history: History) -> Violations:
+    """No device is leased twice and no node over its capacity, after any grant at any position."""
+    found: Violations = []
+    leases = _Leases()
+    for position, event in history:
+        leases.feed(event)
+        for decision in _decisions(event):
+            if isinstance(decision, Start):
+                found += [f"{position}: {problem}" for problem in _grant(leases, decision)]
+    return found
+
+
+def _grant(leases: _Leases, start: Start) -> Violations:
+    held = [key for key in _keys(start) if key in leases.held]
+    found = [f"the lease of {_named(key)} is granted while it is held" for key in held]
+    leases.take(start)
+    for name in sorted({placement.node for placement in start.placements}):
+        node = leases.nodes.get(name)
+        if node is None:
+            found.append(f"{start.run} is placed on {name}, which is not in the fleet")
+        else:
+            found += _overfull(node, [at for at in leases.held.values() if at.node == name])
+    return found
+
+
+def _overfull(node: Node, placements: Sequence[Placement]) -> Iterator[str]:
+    cpu_milli = sum(placement.cpu_milli for placement in placements)
+    memory_bytes = sum(placement.memory_bytes for placement in placements)
+    if cpu_milli > node.cpu_milli:
+        yield f"{cpu_milli} millicores are leased on {node.id}, which has {node.cpu_milli}"
+    if memory_bytes > node.memory_bytes:
+        yield f"{memory_bytes} bytes are leased on {node.id}, which has {node.memory_bytes}"
+    known = {device.id for device in node.devices}
+    seen: set[str] = set()
+    for device in (device for placement in placements for device in placement.devices):
+        if device in seen:
+            yield f"device {device} of {node.id} is leased twice"
+        if device not in known:
+            yield f"device {device} is leased and {node.id} has no such device"
+        seen.add(device)
+
+
+def one_live_run(history: History) -> Violations:
+    """A workload never has two runs with live ranks; a run is begun once."""
+    found: Violations = []
+    leases = _Leases()
+    begun: set[str] = set()
+    for position, event in history:
+        leases.feed(event)
+        for decision in _decisions(event):
+            if not isinstance(decision, Start):
+                continue
+            alive = {key.run for key in leases.held if leases.workload[key.run] == decision.workload}
+            found += [
+                f"{position}: {decision.run} begins while {other} of {decision.workload} is live"
+                for other in sorted(alive)
+            ]
+            if decision.run in begun:
+                found.append(f"{position}: {decision.run} is begun again")
+            begun.add(decision.run)
+            leases.take(decision)
+    return found
+
+
+def decided_before_seen(history: History) -> Violations:
+    """Nothing is recorded of a rank before the decision that began it."""
+    found: Violations = []
+    ranks: dict[str, int] = {}
+    for position, event in history:
+        for decision in _decisions(event):
+            if isinstance(decision, Start):
+                ranks[decision.run] = len(decision.placements)
+        if isinstance(event, RankStarted | RankExited | RankUnknown):
+            if event.rank >= ranks.get(event.run, 0):
+                found.append(f"{position}: {event.run}/{event.rank} is heard of before it was decided")
+        elif isinstance(event, CheckpointSaved) and event.run not in ranks:
+            found.append(f"{position}: {event.run} saved before it was decided")
+    return found
+
+
+def ends_agree(history: History) -> Violations:
+    """However often a rank's end is recorded, it is one end."""
+    found: Violations = []
+    ends: dict[RankKey, tuple[object, ...]] = {}
+    for position, event in history:
+        if isinstance(event, RankExited):
+            key, end = RankKey(run=event.run, rank=event.rank), (event.exit_code, event.signal, event.cause)
+            if ends.setdefault(key, end) != end:
+                found.append(f"{position}: {_named(key)} ended as {end} and before as {ends[key]}")
+    return found
+
+
+def final_is_final(history: History) -> Violations:
+    """After its end or its removal nothing is decided on a workload until it is declared again."""
+    found: Violations = []
+    ended: dict[str, str] = {}
+    for position, event in history:
+        if isinstance(event, WorkloadDeclared):
+            ended.pop(event.workload.name, None)
+        for decision in _decisions(event):
+            how = ended.get(decision.workload)
+            forgets = isinstance(decision, Forget) and how != "forgotten"
+            if how is not None and not forgets:
+                kind = type(decision).__name__
+                found.append(f"{position}: {kind} of {decision.workload}, which is {how}")
+            if isinstance(decision, Finish):
+                ended[decision.workload] = decision.outcome
+            elif isinstance(decision, Forget):
+                ended[decision.workload] = "forgotten"
+    return found
+
+
+# ---- the journal against the world ------------------------------------------------------------------------
+
+
+def begun_once(evidence: Evidence) -> Violations:
+    """No key's program was begun twice: there was never a second object for one rank of one run."""
+    return [f"{_named(life.key)} was begun {life.starts} times" for life in evidence.lives if life.starts > 1]
+
+
+def decided_before_done(evidence: Evidence) -> Violations:
+    """Every effect has its intent durable before it: a begin its Start, an end its Stop."""
+    started = {key: position for position, start in _starts(evidence.history) for key in _keys(start)}
+    stopped: dict[str, int] = {}
+    for position, event in evidence.history:
+        for decision in _decisions(event):
+            if isinstance(decision, Stop):
+                stopped.setdefault(decision.run, position)
+    found: Violations = []
+    for life in evidence.lives:
+        if life.began_after is not None and not started.get(life.key, _NEVER) <= life.began_after:
+            found.append(f"{_named(life.key)} began when the journal was at {life.began_after}, undecided")
+        if life.told_after is not None and not stopped.get(life.key.run, _NEVER) <= life.told_after:
+            found.append(f"{_named(life.key)} was told to end at {life.told_after}, undecided")
+    return found
+
+
+_NEVER = 1 << 62
+
+
+def _live_at_end(history: History) -> Mapping[RankKey, Placement]:
+    leases = _Leases()
+    for _, event in history:
+        leases.feed(event)
+        for decision in _decisions(event):
+            if isinstance(decision, Start):
+                leases.take(decision)
+    return leases.held
+
+
+def no_orphans(evidence: Evidence) -> Violations:
+    """Every live object has a live lease, and every live lease that was begun has a live object."""
+    held = _live_at_end(evidence.history)
+    alive = {life.key for life in evidence.lives if life.live}
+    begun = {life.key for life in evidence.lives if life.starts}
+    orphans = [f"{_named(key)} lives and the journal knows of no lease" for key in sorted(alive - set(held))]
+    ghosts = [f"{_named(key)} is live for the journal and gone" for key in sorted(set(held) & begun - alive)]
+    return orphans + ghosts
+
+
+def no_lost_exits(evidence: Evidence) -> Violations:
+    """Every program that began and ended has one recorded end that counts, and it is its own."""
+    counted: dict[RankKey, list[RankExited]] = {}
+    leases = _Leases()
+    for _, event in evidence.history:
+        leases.feed(event)
+        if isinstance(event, RankExited) and leases.effective:
+            counted.setdefault(leases.effective[0], []).append(event)
+        for decision in _decisions(event):
+            if isinstance(decision, Start):
+                leases.take(decision)
+    found: Violations = []
+    for life in evidence.lives:
+        if life.starts and not life.live:
+            found += _end_kept(life, counted.get(life.key, []))
+    return found
+
+
+def _end_kept(life: Life, ends: Sequence[RankExited]) -> Iterator[str]:
+    name = _named(life.key)
+    if len(ends) != 1:
+        yield f"{name} ended and {len(ends)} of its recorded ends count"
+        return
+    knows = life.exit_code is not None or life.signal is not None
+    if knows and (ends[0].exit_code, ends[0].signal) != (life.exit_code, life.signal):
+        yield (
+            f"{name} ended with code {life.exit_code}, signal {life.signal}; recorded are"
+            f" code {ends[0].exit_code}, signal {ends[0].signal} ({ends[0].cause})"
+        )
+
+
+def acknowledged_is_kept(evidence: Evidence) -> Violations:
+    """What was acknowledged stands in the journal where it was said to stand."""
+    stored = dict(evidence.history)
+    return [
+        f"{position}: {type(event).__name__} was acknowledged there and is not"
+        for position, event in evidence.acknowledged
+        if stored.get(position) != event
+    ]
+
+
+OF_HISTORY: tuple[Callable[[History], Violations], ...] = (
+    without_gap,
+    epochs_rise,
+    leases_fit,
+    one_live_run,
+    decided_before_seen,
+    ends_agree,
+    final_is_final,
+)
+OF_EVIDENCE: tuple[Callable[[Evidence], Violations], ...] = (
+    begun_once,
+    decided_before_done,
+    no_orphans,
+    no_lost_exits,
+    acknowledged_is_kept,
+)
+
+
+def violations(evidence: Evidence) -> Violations:
+    """Everything that any checker finds, each with the checker's name."""
+    found = [f"{check.__name__}: {item}" for check in OF_HISTORY for item in check(evidence.history)]
+    return found + [f"{check.__name__}: {item}" for check in OF_EVIDENCE for item in check(evidence)]
