@@ -160,9 +160,7 @@ def main() -> None:
         subprocess.run([STEER, "explain", name], check=True)
     accuracy = summary["verification"]["held_out_accuracy"]
     print(f"\nHeld-out accuracy of the exported model: {accuracy:.4f} ({artifact_line(summary['model'])})")
-    print(
-        f"{TRAINING}: {summary['runs']} runs, preempted {summary['preemptions']} time(s), killed once, resumed."
-    )
+    print(f"{TRAINING}: {summary['runs']} runs, preempted {summary['preemptions']} time(s), killed once.")
     home = os.environ.get("STEERSMAN_HOME")
     prefix = f"STEERSMAN_HOME={home} " if home else ""
     print("\nSteersman goes on running. Look further:")
