@@ -3,6 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+CODE := src tests bench docs examples
+# One suite a folder, each under four minutes; e2e runs alone, for it starts real processes and waits for them.
+SUITES := arch unit properties scenarios contract replay sim e2e
+PARALLEL := -n 2 --dist loadfile
+COVERED := $(BIN)/python -m coverage run -m pytest
 
 .PHONY: setup
 setup: $(STAMP)
@@ -14,3 +19,88 @@ $(STAMP): pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[examples]' --group dev
 	@touch $@
+
+# --- the main job ---
+
+# Its home is in this folder, so that it meddles with no other; STEERSMAN_HOME=… make run uses another.
+STEERSMAN_HOME ?= $(CURDIR)/.steersman
+STEER := STEERSMAN_HOME="$(STEERSMAN_HOME)" PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/steer
+
+.PHONY: run stop
+run: $(STAMP)
+	@STEERSMAN_HOME="$(STEERSMAN_HOME)" PATH="$(CURDIR)/$(BIN):$$PATH" \
+	  $(BIN)/python examples/01-train/main_job.py $(if $(JSON),--json)
+
+# Ends what `make run` left and the control plane; the journal, logs and artifacts stay in the home.
+stop: $(STAMP)
+	@$(STEER) down --all
+	@$(STEER) server --stop
+
+# --- the tests ---
+
+.PHONY: test $(SUITES:%=test-%)
+test: $(STAMP)
+	@$(BIN)/python -m coverage erase
+	@failed=; for suite in $(SUITES); do \
+	  echo "== tests/$$suite"; \
+	  $(MAKE) --no-print-directory test-$$suite || failed="$$failed $$suite"; \
+	done; \
+	$(BIN)/python tests/coverage_gate.py || failed="$$failed coverage"; \
+	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi; \
+	echo "every suite passed"
+
+test-arch: $(STAMP)
+	@$(BIN)/python -m pytest tests/arch $(PARALLEL)
+
+test-e2e: $(STAMP)
+	@$(COVERED) tests/e2e
+
+$(filter-out test-arch test-e2e,$(SUITES:%=test-%)): test-%: $(STAMP)
+	@$(COVERED) tests/$* $(PARALLEL)
+
+# --- the gate ---
+
+.PHONY: check lint types contracts dependencies format
+check: lint types contracts dependencies test
+
+lint: $(STAMP)
+	@$(BIN)/ruff format --check $(CODE)
+	@$(BIN)/ruff check $(CODE)
+
+types: $(STAMP)
+	@$(BIN)/mypy
+
+contracts: $(STAMP)
+	@COLUMNS=120 $(BIN)/lint-imports --no-logo
+
+dependencies: $(STAMP)
+	@$(BIN)/deptry src
+
+format: $(STAMP)
+	@$(BIN)/ruff format $(CODE)
+	@$(BIN)/ruff check --fix $(CODE)
+
+# --- proofs that take longer, each with its floors in bench/floors.toml or in its own text ---
+
+.PHONY: bench chaos power-cut mutation
+bench: $(STAMP)
+	@$(BIN)/python -m bench.run $(ARGS)
+
+chaos: $(STAMP)
+	@$(BIN)/python -m bench.chaos $(ARGS)
+
+power-cut: $(STAMP)
+	@$(BIN)/python -m bench.power_cut $(or $(ARGS),--cuts 10000 --seed 1)
+
+mutation: $(STAMP)
+	@$(BIN)/python -m bench.mutation $(ARGS)
+
+# --- the rest ---
+
+.PHONY: docs clean
+docs: $(STAMP)
+	@$(BIN)/python docs/generate.py
+
+clean:
+	@rm -rf $(VENV) .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache bench/results build dist mutants
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

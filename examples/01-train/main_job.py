@@ -82,7 +82,7 @@ def trainer_of(job: Job, run: str) -> int:
 
 def shell_of(job: Job, run: str) -> int:
     """The process id that the journal holds for rank 0 of a run."""
-    for event in reversed(job.steer("audit", "--type", "rank-started")["events"]):
+    for event in reversed(job.steer("audit", "--type", "rank-started", "--subject", TRAINING)):
         if event["body"]["run"] == run:
             return int(event["body"]["pid"])
     sys.exit(f"error: the journal holds no process for run {run}")

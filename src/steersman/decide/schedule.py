@@ -88,12 +88,15 @@ def _try_start(draft: Draft, state: WorkloadState) -> Start | None:
             draft.put_workload(state.spec.name, state, None)
         return None
     placed = placements(draft, shape, chosen)
+    facts: dict[str, str | int] = {"node": placed[0].node, "nodes": len(chosen), "ranks": len(placed)}
+    if state.saved_step is not None:
+        facts["saved_step"] = state.saved_step
     return Start(
         workload=state.spec.name,
         run=run_id(state.spec.name, draft.observed_at),
         placements=placed,
         checkpoint_interval_ms=_interval_ms(state),
-        reason=reason(Code.PLACED, node=placed[0].node, nodes=len(chosen), ranks=len(placed)),
+        reason=reason(Code.PLACED, **facts),
     )
 
 

@@ -96,10 +96,11 @@ def _too_large_fix(facts: Facts) -> str:
 
 
 def _placed(facts: Facts) -> str:
+    resumed = f"; resumes from step {facts['saved_step']}" if "saved_step" in facts else ""
     if int(facts.get("ranks", 1)) > 1:
         nodes = f"{facts.get('nodes', 1)} node(s), the first {facts.get('node')}"
-        return f"placed: {facts['ranks']} ranks on {nodes}"
-    return f"placed on {facts.get('node', 'a node')}: the best fit among the nodes with room"
+        return f"placed: {facts['ranks']} ranks on {nodes}{resumed}"
+    return f"placed on {facts.get('node', 'a node')}: the best fit among the nodes with room{resumed}"
 
 
 def _preempted(facts: Facts) -> str:

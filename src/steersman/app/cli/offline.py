@@ -1,0 +1,11 @@
+"""What a verb does itself when no control plane runs: reads the journal. Loaded only then."""
+
+from steersman.app.cli.table import now_ms
+from steersman.app.planning import plan_offline
+from steersman.app.settings import Settings
+from steersman.app.wire import PlanView, Submission
+
+
+def plan(submission: Submission, settings: Settings) -> PlanView:
+    """The plan, on the state that the journal tells."""
+    return plan_offline(submission, settings, now_ms())

@@ -1,0 +1,24 @@
+"""`steer queue`: what waits, in the order in which it is considered, and for what."""
+
+import typer
+
+from steersman.app.cli import table
+from steersman.app.cli.options import Home, Json, connect
+from steersman.app.cli.say import say_json
+from steersman.app.cli.shown import show_table
+from steersman.app.client import path
+from steersman.app.wire import StatusView
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def queue(*, json: Json = False, home: Home = None) -> int:
+    """Show what waits, in order of priority and age, and for what."""
+    with connect(home) as client:
+        found = client.get(path("status"), StatusView)
+    if json:
+        say_json(table.queue_order(found.workloads))
+    else:
+        show_table(table.QUEUE_HEAD, table.queue_rows(found.workloads), "nothing waits")
+    return 0

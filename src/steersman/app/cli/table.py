@@ -1,0 +1,113 @@
+"""The rows of `status`, `queue` and `up`, in words."""
+
+import time
+from collections.abc import Sequence
+
+from steersman.app.wire import Row
+from steersman.model.units import format_bytes, format_cpu
+
+STATUS_HEAD = ("NAME", "PHASE", "RUN", "NODE", "PROGRESS", "RUNS", "FAILED", "PREEMPTED", "AGE", "REASON")
+QUEUE_HEAD = ("PLACE", "NAME", "PRIORITY", "QUEUE", "ASKS FOR", "PHASE", "AGE", "WAITS FOR")
+WAITING = frozenset({"declared", "queued", "backoff"})
+NOTHING = "-"
+
+
+def now_ms() -> int:
+    """For ages only."""
+    return time.time_ns() // 1_000_000
+
+
+def status_rows(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """One line a workload."""
+    now = now_ms()
+    return [
+        (
+            row.name,
+            phase(row),
+            row.run or NOTHING,
+            ", ".join(row.nodes) or NOTHING,
+            progress(row) or NOTHING,
+            str(row.runs),
+            str(row.attempts),
+            str(row.preemptions),
+            age(now - row.declared_ms),
+            row.reason,
+        )
+        for row in rows
+    ]
+
+
+def queue_order(rows: Sequence[Row]) -> list[Row]:
+    """What waits, in the order in which it is considered."""
+    waiting = [row for row in rows if row.phase in WAITING]
+    return sorted(waiting, key=lambda row: (-row.priority, row.declared_at, row.name))
+
+
+def queue_rows(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """One line a workload that waits."""
+    now = now_ms()
+    return [
+        (
+            str(place),
+            row.name,
+            str(row.priority),
+            row.queue,
+            asks(row),
+            phase(row),
+            age(now - row.declared_ms),
+            _waits(row, now),
+        )
+        for place, row in enumerate(queue_order(rows), start=1)
+    ]
+
+
+def phase(row: Row) -> str:
+    """The phase, or what is happening to it."""
+    if row.removing:
+        return "removing"
+    if row.stopping and row.phase in {"active", "queued", "backoff", "declared"}:
+        return "stopping"
+    if row.phase == "active" and row.run_state:
+        return row.run_state
+    return row.phase
+
+
+def progress(row: Row) -> str:
+    """``step 4000/12000, loss 0.2134, 1520 samples/s``; empty when nothing was reported."""
+    parts = []
+    if row.step is not None:
+        total = "" if row.steps_total is None else f"/{row.steps_total:.0f}"
+        parts.append(f"step {row.step:.0f}{total}")
+    if row.loss is not None:
+        parts.append(f"loss {row.loss:.4g}")
+    if row.samples_per_second is not None:
+        parts.append(f"{row.samples_per_second:.4g} samples/s")
+    return ", ".join(parts)
+
+
+def asks(row: Row) -> str:
+    """What it wants, of all ranks together in so many parts."""
+    parts = [f"{format_cpu(row.cpu_milli)} cores", format_bytes(row.memory_bytes)]
+    parts += [f"{count} {kind}" for kind, count in sorted(row.accelerators.items())]
+    words = ", ".join(parts)
+    return words if row.num_nodes == 1 else f"{row.num_nodes} × ({words})"
+
+
+def age(duration_ms: int) -> str:
+    """``8s``, ``12m``, ``3h10m``, ``2d4h``."""
+    seconds = max(duration_ms, 0) // 1000
+    if seconds < 60:
+        return f"{seconds}s"
+    minutes = seconds // 60
+    if minutes < 60:
+        return f"{minutes}m"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours}h{minutes}m"
+    return f"{hours // 24}d{hours % 24}h"
+
+
+def _waits(row: Row, now: int) -> str:
+    if row.phase == "backoff":
+        return f"{row.reason}; next try in {age(row.not_before_ms - now)}"
+    return row.reason or "its turn"

@@ -1,0 +1,71 @@
+"""`steer up`: declare, show what changes, and wait until it is so."""
+
+import os
+from collections.abc import Mapping
+
+import msgspec
+import typer
+
+from steersman.app.background import ensure_server
+from steersman.app.cli import table
+from steersman.app.cli.changes import say_declared, say_warnings
+from steersman.app.cli.files import collect
+from steersman.app.cli.options import Files, Home, Json, Wait, settings_of
+from steersman.app.cli.say import note, say, say_json
+from steersman.app.cli.watch import watch
+from steersman.app.client import Client, path
+from steersman.app.wire import Row, UpView
+
+FAILED = 1
+BAD_ENDS = frozenset({"failed", "stopped"})
+
+app = typer.Typer(add_completion=False)
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What `up --json` prints: what was declared, and how it stands."""
+
+    declared: UpView
+    workloads: tuple[Row, ...]
+
+
+@app.command()
+def up(files: Files, *, wait: Wait = True, json: Json = False, home: Home = None) -> int:
+    """Declare workloads and keep them so.
+
+    All of it is accepted or none. Starts the control plane in the background if none runs. Waits until every
+    workload is final or held with a reason; the work goes on whether or not anyone waits. Exits 1 when one of
+    them failed.
+    """
+    submission = collect(files)
+    settings = settings_of(home)
+    server = ensure_server(settings, os.environ, note)
+    with Client(settings.home, server) as client:
+        declared = client.post(path("up"), submission, UpView)
+        say_warnings(declared.warnings)
+        if not json:
+            say_declared(declared.workloads, declared.fleet)
+        names = [each.name for each in declared.workloads]
+        rows = watch(client, names, _settled, quiet=json) if wait and names else {}
+    if json:
+        say_json(Outcome(declared=declared, workloads=tuple(rows.values())))
+    else:
+        _say_ends(rows)
+    return FAILED if any(row.phase in BAD_ENDS for row in rows.values()) else 0
+
+
+def _settled(rows: Mapping[str, Row]) -> bool:
+    return all(row.settled for row in rows.values())
+
+
+def _say_ends(rows: Mapping[str, Row]) -> None:
+    for name, row in sorted(rows.items()):
+        reason = f": {row.reason}" if row.reason and row.reason != row.phase else ""
+        if row.phase in BAD_ENDS:
+            say(f"{name} {row.phase}{reason}")
+            note(f"hint: steer explain {name}; steer logs {name}")
+        elif row.phase == "succeeded":
+            say(f"{name} succeeded")
+        else:
+            say(f"{name} is pending ({table.phase(row)}){reason}")
+            note(f"hint: steer explain {name}")

@@ -1,0 +1,77 @@
+"""What `up` would do: on a running control plane, or on the journal of one that does not run.
+
+Both are the live path: the same declarations, the same fold, the same deciders. Without a server the state is
+read from the journal, or is empty when the home has none yet; nothing is written, not even a folder.
+"""
+
+from itertools import islice
+
+from steersman.app.declare import Declaration, Here, declare
+from steersman.app.machine import local_fleet
+from steersman.app.settings import Settings, check_home
+from steersman.app.views import decision_view
+from steersman.app.wire import PlanView, Submission
+from steersman.engine.preview import preview
+from steersman.explain.words import describe
+from steersman.guard.secrets import Secrets
+from steersman.journal.connect import DATABASE_NAME
+from steersman.journal.reader import SqliteReader
+from steersman.journal.sqlite import SqliteJournal
+from steersman.model.codec import decode_event
+from steersman.model.decisions import Plan
+from steersman.model.snapshot import Snapshot
+from steersman.state.fold import fold
+
+FOLD_EVENTS = 10_000
+"""Events of one batch of the fold."""
+
+
+def plan_view(found: Declaration, plan: Plan) -> PlanView:
+    """A declaration and the plan that would follow, for people."""
+    return PlanView(
+        changed=bool(found.events),
+        workloads=found.workloads,
+        decisions=tuple(decision_view(decision) for decision in plan.decisions),
+        fleet=found.fleet,
+        warnings=found.warnings,
+        idle="" if plan.idle is None else describe(plan.idle),
+    )
+
+
+def plan_offline(submission: Submission, settings: Settings, now_ms: int) -> PlanView:
+    """The plan for a home without a server. Raises SpecError, JournalError, HomeError."""
+    here = Here(
+        home=settings.home,
+        user=settings.user,
+        fleet=local_fleet(),
+        secrets=Secrets(settings.home).list(),
+    )
+    snapshot = stored_snapshot(settings)
+    found = declare(submission, snapshot, here)
+    _, plan = preview(snapshot, found.events, now_ms)
+    return plan_view(found, plan)
+
+
+def stored_snapshot(settings: Settings) -> Snapshot:
+    """The state that the home's journal tells; an empty one when there is no journal."""
+    if not settings.home.exists():
+        return Snapshot()
+    check_home(settings.home)
+    if not (settings.home / DATABASE_NAME).exists():
+        return Snapshot()
+    reader = SqliteJournal.open_reader(settings.home)
+    try:
+        return _folded(reader)
+    finally:
+        reader.close()
+
+
+def _folded(reader: SqliteReader) -> Snapshot:
+    snapshot = Snapshot()
+    records = reader.read()
+    while batch := list(islice(records, FOLD_EVENTS)):
+        events = (
+            (record.position, decode_event(record.type, record.version, record.body)) for record in batch
+        )
+        snapshot = fold(snapshot, events)
+    return snapshot

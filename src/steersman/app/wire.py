@@ -1,0 +1,267 @@
+"""What the control API and its clients say to each other. Records only; both sides import them.
+
+Requests refuse unknown fields. Answers may gain fields, and clients tolerate those they do not know.
+Times are epoch milliseconds, amounts are integers with their unit last.
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+BODY_BYTES_MAX = 4 * 1024 * 1024
+"""The largest request body."""
+DOCUMENTS_MAX = 1_000
+"""The most documents of one submission."""
+EVENTS_MAX = 1_000
+"""The most audit entries of one answer."""
+LOG_CHUNK_BYTES = 256 * 1024
+"""The most log bytes of one answer."""
+WAIT_MS_MAX = 10_000
+"""The longest a status request may wait for a change."""
+
+API_PREFIX = "/v1"
+
+
+class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One text of declarations. `folder` (absolute) is what a relative workdir starts from."""
+
+    source: Annotated[str, msgspec.Meta(max_length=4096)]
+    text: str
+    folder: Annotated[str, msgspec.Meta(max_length=4096)]
+
+
+class Submission(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything of one `up` or `plan`: accepted as a whole or not at all."""
+
+    documents: Annotated[tuple[Document, ...], msgspec.Meta(min_length=1, max_length=DOCUMENTS_MAX)]
+
+
+class DownRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which workloads to remove: those named, or all."""
+
+    names: tuple[str, ...] = ()
+    all: bool = False
+
+
+class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
+    code: str
+    message: str
+    hint: str = ""
+
+
+class ErrorAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    error: ErrorBody
+
+
+class ChangeView(msgspec.Struct, frozen=True, kw_only=True):
+    path: str
+    before: str | None
+    after: str | None
+
+
+class DeclaredView(msgspec.Struct, frozen=True, kw_only=True):
+    """One workload of a submission against what is there. ``again``: unchanged, and asked for anew."""
+
+    name: str
+    kind: Literal["created", "changed", "unchanged", "again"]
+    restarts: bool = False
+    changes: tuple[ChangeView, ...] = ()
+
+
+class UpView(msgspec.Struct, frozen=True, kw_only=True):
+    """What was declared. `fleet` is the name of a fleet that is new or changed."""
+
+    workloads: tuple[DeclaredView, ...]
+    fleet: str | None = None
+    warnings: tuple[str, ...] = ()
+    position: int = 0
+
+
+class DecisionView(msgspec.Struct, frozen=True, kw_only=True):
+    """One decision in words; `facts` are those of its reason, `fix` what a person could do."""
+
+    kind: str
+    workload: str
+    code: str
+    words: str
+    fix: str = ""
+    run: str | None = None
+    nodes: tuple[str, ...] = ()
+    facts: dict[str, str | int] = {}
+
+
+class PlanView(msgspec.Struct, frozen=True, kw_only=True):
+    """What `up` would declare and what would then be decided. `changed`: it would declare something."""
+
+    changed: bool
+    workloads: tuple[DeclaredView, ...]
+    decisions: tuple[DecisionView, ...]
+    fleet: str | None = None
+    warnings: tuple[str, ...] = ()
+    idle: str = ""
+
+
+class NamesView(msgspec.Struct, frozen=True, kw_only=True):
+    """The workloads that a request reached."""
+
+    names: tuple[str, ...]
+    position: int = 0
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One workload at a glance. `settled`: final, or held until somebody changes something.
+
+    `reason` is in words and `code` its stable code; `step` to `samples_per_second` are the run's last report.
+    `declared_at` is the journal position that gives a workload its place among those of one priority.
+    `cpu_milli` to `accelerators` are asked for by each of `num_nodes` ranks.
+    """
+
+    name: str
+    phase: str
+    settled: bool
+    code: str = ""
+    reason: str = ""
+    run: str | None = None
+    run_state: str = ""
+    nodes: tuple[str, ...] = ()
+    priority: int = 0
+    queue: str = ""
+    step: float | None = None
+    steps_total: float | None = None
+    loss: float | None = None
+    samples_per_second: float | None = None
+    attempts: int = 0
+    runs: int = 0
+    preemptions: int = 0
+    saved_step: int | None = None
+    declared_at: int = 0
+    declared_ms: int = 0
+    not_before_ms: int = 0
+    finished_ms: int | None = None
+    num_nodes: int = 1
+    cpu_milli: int = 0
+    memory_bytes: int = 0
+    accelerators: dict[str, int] = {}
+    stopping: bool = False
+    removing: bool = False
+
+
+class NodeView(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    site: str
+    health: str
+    cpu_milli: int
+    cpu_milli_used: int
+    memory_bytes: int
+    memory_bytes_used: int
+    devices: int
+    devices_free: int
+
+
+class StatusView(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything at one journal position."""
+
+    position: int
+    now_ms: int
+    healthy: bool
+    problem: str
+    fleet: str | None
+    nodes: tuple[NodeView, ...]
+    workloads: tuple[Row, ...]
+
+
+class RankView(msgspec.Struct, frozen=True, kw_only=True):
+    rank: int
+    node: str
+    state: str
+    limits: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+    cause: str = ""
+    detail: str = ""
+
+
+class RunView(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    state: str
+    attempt: int
+    decision: str
+    decided_ms: int
+    started_ms: int | None
+    ended_ms: int | None
+    stop: str | None
+    checkpoint_interval_ms: int | None
+    ranks: tuple[RankView, ...]
+
+
+class ArtifactView(msgspec.Struct, frozen=True, kw_only=True):
+    """A stored artifact and the file that holds it."""
+
+    name: str
+    digest: str
+    size_bytes: int
+    run: str
+    path: str
+
+
+class WorkloadView(msgspec.Struct, frozen=True, kw_only=True):
+    row: Row
+    spec: dict[str, Any]
+    digest: str
+    run: RunView | None
+    last_run: RunView | None
+    artifacts: tuple[ArtifactView, ...]
+    progress: dict[str, float]
+
+
+class EventView(msgspec.Struct, frozen=True, kw_only=True):
+    """One audit entry. `subjects` are the names of the workloads, runs and nodes it is about."""
+
+    position: int
+    at_ms: int
+    type: str
+    version: int
+    subjects: tuple[str, ...]
+    body: Any
+
+
+class EventsView(msgspec.Struct, frozen=True, kw_only=True):
+    """Audit entries in order. `next_after` continues where this ends; None when it reached the head."""
+
+    events: tuple[EventView, ...]
+    next_after: int | None
+
+
+class LogView(msgspec.Struct, frozen=True, kw_only=True):
+    """A piece of one rank's output.
+
+    `next_offset` is where to go on (a word of this API's own; not a number). `lost`: output before this was
+    rotated away before it was asked for. `live`: more may come. `end`: this is all there is now.
+    """
+
+    run: str
+    rank: int
+    text: str
+    next_offset: str
+    lost: bool
+    live: bool
+    end: bool
+
+
+class CheckView(msgspec.Struct, frozen=True, kw_only=True):
+    """One finding of the doctor."""
+
+    name: str
+    state: Literal["ok", "warning", "problem"]
+    words: str
+    hint: str = ""
+
+
+class DoctorView(msgspec.Struct, frozen=True, kw_only=True):
+    checks: tuple[CheckView, ...]
+
+
+class LiveView(msgspec.Struct, frozen=True, kw_only=True):
+    """The open route's whole answer."""
+
+    alive: bool = True
