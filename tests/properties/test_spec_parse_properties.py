@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-import jsonschema  # type: ignore[import-untyped]  # it ships no types; only tests use it
+import jsonschema
 import pytest
 import yaml
 from hypothesis import given

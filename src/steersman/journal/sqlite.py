@@ -171,6 +171,8 @@ class SqliteJournal:
                 f" its anchor says it had {state.head.position} events",
                 hint=_RESTORE,
             )
+        if size is None and self._vfs is None:
+            self._path.touch(mode=0o600)  # SQLite would follow the umask; its other files follow this one
         connection = connect(self._path, self._vfs, "write" if size else "create")
         with contextlib.ExitStack() as undo:
             undo.callback(connection.close)

@@ -58,9 +58,10 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
             if word == name:
                 return advice
         names = [key.name for key in self.keys]
-        near = difflib.get_close_matches(name[:SHOWN_CHARS_MAX].lower(), names, n=1)
+        words = dict(self.elsewhere)
+        near = difflib.get_close_matches(name[:SHOWN_CHARS_MAX].lower(), [*names, *words], n=1)
         if near:
-            return f"did you mean `{near[0]}`?"
+            return words.get(near[0], f"did you mean `{near[0]}`?")
         return f"the keys here are: {', '.join(names)}"
 
 

@@ -4,7 +4,7 @@ import ast
 import re
 from pathlib import Path
 
-import jsonschema  # type: ignore[import-untyped]  # it ships no types; only tests use it
+import jsonschema
 import pytest
 
 from steersman.model.errors import SpecError

@@ -7,14 +7,16 @@ import msgspec
 import typer
 
 from steersman.app.background import ensure_server
-from steersman.app.cli import table
+from steersman.app.cli import load, table
 from steersman.app.cli.changes import say_declared, say_warnings
 from steersman.app.cli.files import collect
 from steersman.app.cli.options import Files, Home, Json, Wait, settings_of
 from steersman.app.cli.say import note, say, say_json
 from steersman.app.cli.watch import watch
-from steersman.app.client import Client, path
-from steersman.app.wire import Row, UpView
+from steersman.app.client import Client, NoServerError, find_server, path
+from steersman.app.server_file import ServerFile
+from steersman.app.settings import Settings
+from steersman.app.wire import Row, Submission, UpView
 
 FAILED = 1
 BAD_ENDS = frozenset({"failed", "stopped"})
@@ -39,7 +41,7 @@ def up(files: Files, *, wait: Wait = True, json: Json = False, home: Home = None
     """
     submission = collect(files)
     settings = settings_of(home)
-    server = ensure_server(settings, os.environ, note)
+    server = _server(submission, settings)
     with Client(settings.home, server) as client:
         declared = client.post(path("up"), submission, UpView)
         say_warnings(declared.warnings)
@@ -52,6 +54,15 @@ def up(files: Files, *, wait: Wait = True, json: Json = False, home: Home = None
     else:
         _say_ends(rows)
     return FAILED if any(row.phase in BAD_ENDS for row in rows.values()) else 0
+
+
+def _server(submission: Submission, settings: Settings) -> ServerFile:
+    """The home's control plane. A submission that would be refused does not start one."""
+    try:
+        return find_server(settings)
+    except NoServerError:
+        load("offline").plan(submission, settings)
+        return ensure_server(settings, os.environ, note)
 
 
 def _settled(rows: Mapping[str, Row]) -> bool:

@@ -1,0 +1,81 @@
+"""Benchmarks are held to their floors, and a floor that is missed, or not measured, is seen."""
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+
+import msgspec
+import pytest
+from bench import run
+
+TEXT = """
+[thing]
+full = { size = 10 }
+short = { size = 1 }
+
+[thing.floors.wait_ms]
+at_most = 5
+stretch = 1
+provenance = "target: somewhere"
+
+[thing.floors.events_per_s]
+at_least = 100
+stretch = 200
+provenance = "target: elsewhere"
+"""
+
+
+def _verdicts(figures: Mapping[str, float]) -> dict[str, str]:
+    lines = run.judge("thing", run.read_floors(TEXT)["thing"], figures)
+    return {line.figure: line.verdict for line in lines}
+
+
+def test_floors_that_hold() -> None:
+    """The floor itself is good enough, in both directions; a figure without a floor has no verdict."""
+    figures = {"wait_ms": 5, "events_per_s": 100, "size": 10}
+
+    assert _verdicts(figures) == {"wait_ms": "pass", "events_per_s": "pass", "size": ""}
+    assert run.failures(run.judge("thing", run.read_floors(TEXT)["thing"], figures)) == 0
+
+
+@pytest.mark.parametrize(
+    ("figures", "verdicts"),
+    [
+        ({"wait_ms": 5.001, "events_per_s": 99.9}, {"wait_ms": "FAIL", "events_per_s": "FAIL"}),
+        (
+            {"wait_ms": float("nan"), "events_per_s": float("nan")},
+            {"wait_ms": "FAIL", "events_per_s": "FAIL"},
+        ),
+        ({}, {"wait_ms": "not measured", "events_per_s": "not measured"}),
+    ],
+)
+def test_floors_that_are_missed(figures: dict[str, float], verdicts: dict[str, str]) -> None:
+    """Too slow, not a number, and a benchmark that failed all end the run with 1."""
+    lines = run.judge("thing", run.read_floors(TEXT)["thing"], figures)
+
+    assert _verdicts(figures) == verdicts
+    assert run.failures(lines) == 2
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("at_most", "atmost"),
+        ("at_most = 5", ""),
+        ("stretch = 1\n", "at_least = 1\nstretch = 1\n"),
+        ("full", "all"),
+    ],
+)
+def test_a_floor_that_is_written_wrong_is_refused(before: str, after: str) -> None:
+    """A misspelt floor must not be one that always holds."""
+    with pytest.raises(msgspec.ValidationError):
+        run.read_floors(TEXT.replace(before, after, 1))
+
+
+def test_every_floor_has_its_benchmark_and_its_provenance() -> None:
+    """floors.toml names modules that exist, and says of each number where it comes from."""
+    benches = run.read_floors(run.FLOORS.read_text(encoding="utf-8"))
+    for name, bench in benches.items():
+        assert find_spec(f"bench.{name}") is not None, name
+        assert bench.floors, name
+        for figure, floor in bench.floors.items():
+            assert len(floor.provenance) > 20, figure
