@@ -22,7 +22,7 @@ from steersman.model.errors import SpecError
 from steersman.model.events import Event, FleetDeclared, WorkloadDeclared
 from steersman.model.fleet import Fleet
 from steersman.model.ids import WorkloadName
-from steersman.model.snapshot import FINAL_PHASES, Phase, Snapshot, WorkloadState
+from steersman.model.snapshot import Phase, Snapshot, WorkloadState
 from steersman.model.workload import Workload
 from steersman.spec.diff import diff
 from steersman.spec.digest import digest
@@ -119,7 +119,7 @@ def _compare(before: WorkloadState | None, after: Workload) -> tuple[DeclaredVie
         return DeclaredView(name=after.name, kind="created", restarts=True), event
     leaving = before.stop_requested or before.removing
     if found.kind == "changed":
-        restarts = found.restarts or leaving or before.phase in FINAL_PHASES
+        restarts = found.restarts or leaving or before.phase in _AGAIN
         return DeclaredView(name=after.name, kind="changed", restarts=restarts, changes=changes), event
     if leaving or before.phase in _AGAIN:
         return DeclaredView(name=after.name, kind="again", restarts=True), replace(event, restarts=True)

@@ -154,6 +154,9 @@ def _workload_declared(draft: Draft, event: WorkloadDeclared) -> None:
     if before is None:
         draft.put_workload(name, fresh, None)
         return
+    if before.phase is Phase.SUCCEEDED and not (event.restarts or before.removing):
+        draft.put_workload(name, replace(before, spec=event.workload, digest=event.digest), None)
+        return  # what it made is as declared; a new priority is no reason to make it again
     again = event.restarts or before.phase in FINAL_PHASES or before.stop_requested or before.removing
     if before.phase is Phase.ACTIVE:
         after = replace(before, spec=event.workload, digest=event.digest, overdue=False)

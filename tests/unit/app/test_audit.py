@@ -1,0 +1,95 @@
+"""The journal, read by people: filtered by type and subject, in pages that miss nothing."""
+
+import pytest
+from tests.unit.app.worlds import HERE, began, cycle, exited, folded, submission
+
+from steersman.app.audit import Filter, about, check_types, entries, page
+from steersman.app.declare import declare
+from steersman.app.wire import EventView
+from steersman.journal.memory import MemoryJournal
+from steersman.model.errors import ConflictError
+from steersman.model.events import Event, HomeCreated
+from steersman.model.snapshot import Snapshot
+
+
+@pytest.fixture(scope="module")
+def journal() -> MemoryJournal:
+    """Two workloads whose names contain one another, from declaration to their ends."""
+    made = MemoryJournal()
+    events: list[Event] = [HomeCreated(home_id="a")]
+    snapshot = folded(Snapshot(), events)
+    asked = submission("name: ab\nrun: echo\n", "name: a\nrun: echo a\n")
+    for step in range(2):
+        if step == 0:
+            batch = cycle(snapshot, declare(asked, snapshot, HERE).events)
+        else:
+            news = [make(snapshot, name) for name in ("a", "ab") for make in (began, _exited)]
+            batch = cycle(snapshot, news)
+        snapshot = folded(snapshot, batch)
+        events += batch
+    made.append(events, 1_000)
+    return made
+
+
+def _exited(snapshot: Snapshot, name: str) -> Event:
+    return exited(snapshot, name, 0)
+
+
+def test_everything_is_listed_in_order(journal: MemoryJournal) -> None:
+    found = list(entries(journal, Filter()))
+    assert [each.position for each in found] == list(range(1, journal.head().position + 1))
+    assert found[0].type == "home-created"
+    assert found[0].body == {"type": "home-created", "home_id": "a"}
+
+
+@pytest.mark.parametrize("name", ["a", "ab"])
+def test_a_subject_is_a_whole_name(journal: MemoryJournal, name: str) -> None:
+    found = list(entries(journal, Filter(subject=name)))
+    assert all(name in each.subjects for each in found)
+    assert [each.type for each in found] == [
+        "workload-declared",
+        "decided",
+        "rank-started",
+        "rank-exited",
+        "decided",
+    ]
+    assert list(entries(journal, Filter(subject=name[:-1] + "zz"))) == []
+
+
+def test_runs_and_nodes_are_subjects_too(journal: MemoryJournal) -> None:
+    run = next(iter(entries(journal, Filter(types=("rank-started",))))).body["run"]
+    assert {each.type for each in entries(journal, Filter(subject=run))} == {
+        "decided",
+        "rank-started",
+        "rank-exited",
+    }
+    assert {each.type for each in entries(journal, Filter(subject="n1"))} == {"fleet-declared", "decided"}
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 1000])
+def test_pages_miss_nothing(journal: MemoryJournal, limit: int) -> None:
+    whole = list(entries(journal, Filter(subject="a")))
+    found: list[EventView] = []
+    after = 0
+    for _ in range(100):
+        part = page(journal, Filter(subject="a"), after, limit)
+        assert len(part.events) <= limit
+        found += part.events
+        if part.next_after is None:
+            break
+        after = part.next_after
+    assert found == whole
+
+
+def test_types(journal: MemoryJournal) -> None:
+    wanted = Filter(types=("rank-started", "rank-exited"))
+    assert {each.type for each in entries(journal, wanted)} == {"rank-started", "rank-exited"}
+    check_types(("decided",))
+    with pytest.raises(ConflictError, match="no event is of the type 'nonsense'"):
+        check_types(("decided", "nonsense"))
+
+
+def test_what_mentions_a_workload(journal: MemoryJournal) -> None:
+    found = list(about(journal, "ab", 2))
+    assert found
+    assert all(position > 2 and at_ms == 1_000 for position, at_ms, _ in found)
