@@ -32,6 +32,8 @@ def decide(snapshot: Snapshot) -> Plan:
     decisions += placed.decisions
     timer = snapshot.indexes.timers.first()
     wakes = [at for at in (placed.wake_at_ms, timer[0] if timer else None) if at is not None]
+    if snapshot.indexes.attention:  # a verdict of this cycle calls for another: of who waited for its subject
+        wakes.append(snapshot.now_ms)
     idle = None
     if not decisions:
         queued = sum(len(queue) for queue in snapshot.indexes.pending.values())

@@ -26,15 +26,16 @@ def ranks_in(cpu_milli: int, memory_bytes: int, free: Signature, shape: Shape) -
 
 def holding(draft: Draft, shape: Shape) -> list[Signature]:
     """Signatures with enough free accelerators for one rank: the fewest left idle first."""
+    orders = draft.capacity.orders
     asked = shape[2]
-    if not asked:
-        return sorted(draft.capacity.ordered(), key=lambda free: (sum(count for _, count in free), free))
-    found = []
-    for free in draft.capacity.ordered():
-        have = dict(free)
-        if all(have.get(kind, 0) >= count for kind, count in asked):
-            found.append((sum(have.values()), free))
-    return [free for _, free in sorted(found)]
+    if asked not in orders:
+        found = []
+        for free in draft.capacity.ordered():
+            have = dict(free)
+            if all(have.get(kind, 0) >= count for kind, count in asked):
+                found.append((sum(have.values()), free))
+        orders[asked] = [free for _, free in sorted(found)]
+    return orders[asked]
 
 
 def room(draft: Draft, shape: Shape) -> Iterator[tuple[NodeId, int]]:

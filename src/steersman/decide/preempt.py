@@ -1,7 +1,8 @@
 """Who should yield: the victims whose end loses the least work. A part of `schedule`.
 
 Theory of operation. Only runs that can resume, of a lower priority, that have run for the policy's minimum,
-are considered, lowest priority first, on at most `preempt_nodes_max` nodes. On each node the cheapest set
+are considered, on at most `preempt_nodes_max` nodes that could hold a rank if they were empty: those first
+where the lowest priorities run. On each node the cheapest set
 of victims is sought that makes room for as many ranks as are needed there: by looking at every subset when
 there are at most `EXACT_MAX` victims, else by taking the cheapest first and dropping those not needed in
 the end. Nodes are then taken by cost per rank until the whole gang has room.
@@ -17,11 +18,13 @@ from steersman.decide.fit import ranks_in, room, times
 from steersman.model.decisions import Reservation
 from steersman.model.ids import NodeId, RunId
 from steersman.model.snapshot import NodeState, Run, Shape
-from steersman.state.derive import free_accelerators
+from steersman.state.derive import can_yield, free_accelerators, node_size
 from steersman.state.draft import Draft
 
 DEVICE_WEIGHT_MILLI = 40_000
 EXACT_MAX = 6
+LOOKS_MAX = 1_024
+"""Nodes looked at for one need, those that could never hold a rank of it included."""
 
 
 class Yield(NamedTuple):
@@ -59,7 +62,7 @@ def protected_until_ms(run: Run, run_ms_min: int) -> int:
 
 def find(draft: Draft, shape: Shape, priority: int) -> tuple[Yield | None, int | None]:
     """The cheapest way to make room, and when a run that is still protected may be asked again."""
-    by_node, wake_ms = _candidates(draft, priority)
+    by_node, wake_ms = _candidates(draft, shape, priority)
     left = shape[3]
     taken: list[_Option] = []
     for node, ranks in room(draft, shape):
@@ -87,26 +90,50 @@ def find(draft: Draft, shape: Shape, priority: int) -> tuple[Yield | None, int |
     return Yield(victims, tuple(sorted(kept, key=lambda item: item.node)), lost), wake_ms
 
 
-def _candidates(draft: Draft, priority: int) -> tuple[dict[NodeId, list[RunId]], int | None]:
-    policy = draft.policy
+def _candidates(draft: Draft, shape: Shape, priority: int) -> tuple[dict[NodeId, list[RunId]], int | None]:
+    """Per node everyone who may yield there, and when someone protected there may be asked again."""
     by_node: dict[NodeId, list[RunId]] = {}
-    wake_ms: int | None = None
-    for low, node, run in draft.victims.since(()):
-        if low >= priority or len(by_node) >= policy.preempt_nodes_max:
+    wakes: list[int] = []
+    seen: set[NodeId] = set()
+    for low, node, _ in draft.victims.since(()):
+        if low >= priority or len(by_node) >= draft.policy.preempt_nodes_max or len(seen) >= LOOKS_MAX:
             break
-        free_ms = protected_until_ms(draft.runs[run], policy.preempt_run_ms_min)
+        if node in seen:
+            continue
+        seen.add(node)
+        state = draft.nodes[node]
+        size = node_size(state)
+        if size is None or not ranks_in(*size, shape):
+            continue
+        runs, wake_ms = _yielding(draft, state, priority)
+        wakes += [] if wake_ms is None else [wake_ms]
+        if runs:
+            by_node[node] = runs
+    return by_node, min(wakes, default=None)
+
+
+def _yielding(draft: Draft, state: NodeState, priority: int) -> tuple[list[RunId], int | None]:
+    """The runs of a node that may yield now, and when the first of those still protected may."""
+    runs: list[RunId] = []
+    wakes: list[int] = []
+    for name in sorted({run for run, _ in state.leases}):
+        run = draft.runs.get(name)
+        if run is None:
+            continue  # it began in this very cycle, so it came before in the queue and ranks no lower
+        owner = draft.workloads[run.workload]
+        if owner.spec.priority >= priority or not can_yield(owner, run):
+            continue
+        free_ms = protected_until_ms(run, draft.policy.preempt_run_ms_min)
         if free_ms > draft.now_ms:
-            wake_ms = free_ms if wake_ms is None else min(wake_ms, free_ms)
+            wakes.append(free_ms)
         else:
-            by_node.setdefault(node, []).append(run)
-    return by_node, wake_ms
+            runs.append(name)
+    return runs, min(wakes, default=None)
 
 
 def _cheapest(draft: Draft, node: NodeId, runs: list[RunId], shape: Shape, ranks: int) -> _Option | None:
     """The cheapest victims on a node that make room for `ranks` ranks, or for as many as can be."""
     state = draft.nodes[node]
-    if not (state.declared and state.health == "alive"):
-        return None
     possible = _ranks_after(draft, state, tuple(runs), shape)
     ranks = min(ranks, possible)
     if ranks < 1:

@@ -17,7 +17,7 @@ from steersman.model.policy import Policy
 from steersman.model.reasons import Code, Reason, reason
 from steersman.model.snapshot import Phase, Run, RunState, Snapshot, WorkloadState
 from steersman.state.derive import interval_outdated
-from steersman.state.ends import EndKind, rank_failed, run_end_kind, worst_end
+from steersman.state.ends import EndKind, rank_failed, run_end_kind, run_was_short, worst_end
 
 _EVENT_OF: dict[EndKind, str] = {"error": "error", "interruption": "interruption", "yielded": "interruption"}
 
@@ -130,15 +130,10 @@ def _final_failure(snapshot: Snapshot, state: WorkloadState, run: Run, kind: End
         tried = snapshot.now_ms - state.first_failed_ms
         if tried > retry.duration_ms_max:
             return reason(Code.RETRY_TIME_EXHAUSTED, tried_ms=tried, **facts)
-    if run.saved_ms is None and state.failures + 1 >= policy.crash_loop_failures and _was_short(run, policy):
-        return reason(Code.CRASH_LOOP, failures=state.failures + 1, **facts)
+    crashes = state.short_failures + 1
+    if run.saved_ms is None and crashes >= policy.crash_loop_failures and run_was_short(run, policy):
+        return reason(Code.CRASH_LOOP, failures=crashes, **facts)
     return None
-
-
-def _was_short(run: Run, policy: Policy) -> bool:
-    if run.started_ms is None or run.ended_ms is None:
-        return True
-    return run.ended_ms - run.started_ms < policy.crash_loop_run_ms
 
 
 def _end_facts(run: Run) -> dict[str, str | int]:

@@ -29,7 +29,7 @@ from steersman.model.table import Entry
 from steersman.state.apply import apply_decision
 from steersman.state.derive import shape_of
 from steersman.state.draft import Draft
-from steersman.state.lease import end_reservations, take_reservations
+from steersman.state.lease import end_reservations, take_lease, take_reservations
 
 
 class Schedule(NamedTuple):
@@ -59,7 +59,8 @@ def schedule(snapshot: Snapshot) -> Schedule:
         start = _try_start(draft, state)
         if start is not None:
             decisions.append(start)
-            apply_decision(draft, start, 0)
+            for placement in start.placements:  # nothing later in the cycle looks at more of it than this
+                take_lease(draft, start.run, placement)
             starts += 1
             following = next(rest, None)
             if following is not None:
@@ -130,8 +131,8 @@ def _blocked(draft: Draft, state: WorkloadState, *, may_preempt: bool) -> Schedu
 def _victims_leaving(draft: Draft, state: WorkloadState) -> bool:
     for kept in state.reservations:
         for run, _ in draft.nodes[kept.node].leases:
-            holder = draft.runs[run]
-            if holder.state is RunState.STOPPING:
+            holder = draft.runs.get(run)  # none: it was given its lease in this very cycle
+            if holder is not None and holder.state is RunState.STOPPING:
                 return True
     return False
 

@@ -1,16 +1,18 @@
 """The whole answer to `steer explain NAME`: where it stands, why, what is in the way, and what happened."""
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 import msgspec
 
 from steersman.decide.admit import too_large
+from steersman.explain.fixes import nearest_fix
 from steersman.explain.history import Moment, history
 from steersman.explain.refusals import Refusal, Rival, counts, refusals, rivals
 from steersman.explain.words import describe, fix
 from steersman.model.errors import ConflictError
 from steersman.model.events import Event
-from steersman.model.reasons import Reason
+from steersman.model.reasons import Code, Reason
 from steersman.model.snapshot import Phase, Run, Snapshot, WorkloadState
 from steersman.model.units import format_bytes, format_cpu, format_duration_ms
 
@@ -33,6 +35,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 REFUSALS_SHOWN_MAX = 10
+NAMES_SHOWN_MAX = 5
 
 
 def explain(snapshot: Snapshot, name: str, records: Iterable[tuple[int, int, Event]]) -> Explanation:
@@ -42,9 +45,7 @@ def explain(snapshot: Snapshot, name: str, records: Iterable[tuple[int, int, Eve
     """
     state = snapshot.workloads.get(name)
     if state is None:
-        known = ", ".join(other for other, _ in snapshot.workloads.sorted_items()[:5])
-        hint = f"there are: {known}" if known else "declare one with: steer up FILE"
-        raise ConflictError(f"there is no workload {name!r}", hint=hint, code="unknown-workload")
+        raise _unknown(snapshot, name)
     reason = current_reason(snapshot, state)
     queued = state.phase is Phase.QUEUED
     found = refusals(snapshot, state) if queued else ()
@@ -55,13 +56,34 @@ def explain(snapshot: Snapshot, name: str, records: Iterable[tuple[int, int, Eve
         why="not judged yet" if reason is None else describe(reason),
         size=_size(state),
         code="" if reason is None else reason.code.value,
-        fix=None if reason is None else fix(reason),
+        fix=_fix(snapshot, state, reason),
         facts=tuple(_facts(state)),
         refused=tuple((code.value, count) for code, count in counts(found)),
         refusals=found[:REFUSALS_SHOWN_MAX],
         rivals=rivals(snapshot, state) if queued else (),
         moments=history(name, records),
     )
+
+
+def _unknown(snapshot: Snapshot, name: str) -> ConflictError:
+    names = [other for other, _ in snapshot.workloads.sorted_items()]
+    near = get_close_matches(name, names, n=NAMES_SHOWN_MAX, cutoff=0.5)
+    if near:
+        hint = f"did you mean {' or '.join(near)}?"
+    elif names:
+        hint = f"there are: {', '.join(names[:NAMES_SHOWN_MAX])}"
+    else:
+        hint = "declare one with: steer up FILE"
+    return ConflictError(f"there is no workload {name!r}", hint=hint, code="unknown-workload")
+
+
+def _fix(snapshot: Snapshot, state: WorkloadState, reason: Reason | None) -> str | None:
+    """What to do about it; for who could not run even on the empty fleet, what would let it run there."""
+    if state.phase in (Phase.DECLARED, Phase.QUEUED) and snapshot.indexes.sizes:
+        nearest = nearest_fix(state.spec, snapshot.indexes.sizes)
+        if nearest is not None and (reason is None or reason.code is not Code.WAITING_INPUT):
+            return nearest.words
+    return None if reason is None else fix(reason)
 
 
 def current_reason(snapshot: Snapshot, state: WorkloadState) -> Reason | None:

@@ -95,8 +95,9 @@ class WorkloadState(msgspec.Struct, frozen=True, kw_only=True):
 
     `declared_at` is the position of its first declaration (its place in the queue), `generation` the one
     of the last that needs a new run. `failures` counts tries ended badly in a row, `short_failures` those of
-    them that ended at once, `attempts` the tries that count against its retry policy. `save_ms` is what saving last took and `tuned_save_ms` the value
-    the interval was computed from. `recheck`: something it waits for has moved.
+    them soon after their start, `attempts` the tries that count against its retry policy. `save_ms` is what
+    saving last took and `tuned_save_ms` the value the interval was computed from. `recheck`: something it
+    waits for has moved.
     """
 
     spec: Workload

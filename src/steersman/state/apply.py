@@ -4,6 +4,8 @@ Rule 1: one function per kind of decision, and `apply_decision` finds it.
 Rule 2: a decision on a workload that is gone is a programmer's error, for the journal is in order.
 """
 
+from typing import assert_never
+
 from msgspec.structs import replace
 
 from steersman.model.decisions import (
@@ -196,3 +198,5 @@ def apply_decision(draft: Draft, decision: Decision, ordinal: int) -> None:
             _forget(draft, decision)
         case SetCheckpointInterval():
             _interval(draft, decision)
+        case _:
+            assert_never(decision)

@@ -59,9 +59,10 @@ K = TypeVar("K", Shape, Signature)
 class _Family(Generic[K]):
     """Sorted indexes by key; an empty one is left out of the result."""
 
-    __slots__ = ("_members",)
+    __slots__ = ("_members", "orders")
 
     def __init__(self, base: dict[K, SortedSeq]) -> None:
+        self.orders: dict[Signature, list[K]] = {}  # what `fit` worked out of the keys; gone when they change
         self._members: dict[K, _Lazy] = {key: _Lazy(seq) for key, seq in base.items()}
 
     def swap(self, before: tuple[K, Entry] | None, after: tuple[K, Entry] | None) -> None:
@@ -70,7 +71,10 @@ class _Family(Generic[K]):
         if before is not None:
             self._members[before[0]].swap(before[1], None)
         if after is not None:
-            self._members.setdefault(after[0], _Lazy(SortedSeq())).swap(None, after[1])
+            if after[0] not in self._members:
+                self._members[after[0]] = _Lazy(SortedSeq())
+                self.orders.clear()
+            self._members[after[0]].swap(None, after[1])
 
     def ordered(self) -> list[K]:
         """All keys that have entries, in order."""
@@ -133,7 +137,8 @@ class Draft:
             del self.runs[old_run.id]
         if run is not None:
             self.runs[run.id] = run
-        self._link(name, old, state)
+        if old is None or state is None or old.spec is not state.spec:
+            self._link(name, old, state)
 
     def put_run(self, run: Run) -> None:
         """Set the current run of its workload."""

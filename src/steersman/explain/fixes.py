@@ -1,0 +1,90 @@
+"""The nearest change that would let a workload run on the fleet as it is, or the nodes that it lacks.
+
+Theory: a rank that fits nowhere is cut down to each size of node there is; the nearest is what changes
+the fewest amounts, then the one that gives up the least of them (in per-mille, summed). If single ranks fit
+but not all of them, the number of ranks is what is changed. A property proves that what is suggested works.
+"""
+
+import msgspec
+from msgspec.structs import replace
+
+from steersman.decide.admit import ranks_that_fit
+from steersman.model.resources import Resources
+from steersman.model.snapshot import NodeSize
+from steersman.model.units import format_bytes, format_cpu
+from steersman.model.workload import Workload
+
+
+class Fix(msgspec.Struct, frozen=True, kw_only=True):
+    """Either declare `num_nodes` ranks of `resources` (None: there is nothing to cut it down to), or add
+    `add_nodes` nodes that have at least `node`."""
+
+    resources: Resources | None
+    num_nodes: int
+    add_nodes: int
+    node: Resources
+    words: str
+
+
+def nearest_fix(spec: Workload, sizes: dict[NodeSize, int]) -> Fix | None:
+    """What would let it run on empty nodes of these sizes; None when it could run as it is."""
+    asked, ranks = spec.resources, spec.body.num_nodes
+    fit = _ranks(spec, asked, sizes)
+    if fit >= ranks:
+        return None
+    smaller = asked if fit else _cut(asked, sizes)
+    fewer = 0 if smaller is None else min(_ranks(spec, smaller, sizes), ranks)
+    less = [] if smaller is None else _changed(asked, smaller)
+    less += [f"num_nodes: {fewer}"] if 0 < fewer < ranks else []
+    missing = ranks - fit
+    add = f"add {missing} node{'' if missing == 1 else 's'} with at least {_amount(asked)} to the fleet"
+    words = f"ask for at most {', '.join(less)}, or {add}" if less else add
+    return Fix(resources=smaller, num_nodes=fewer, add_nodes=missing, node=asked, words=words)
+
+
+def _ranks(spec: Workload, asked: Resources, sizes: dict[NodeSize, int]) -> int:
+    changed = replace(spec, resources=asked)
+    return sum(count * ranks_that_fit(changed, size) for size, count in sizes.items())
+
+
+def _cut(asked: Resources, sizes: dict[NodeSize, int]) -> Resources | None:
+    """What is asked for, cut down to the nearest size of node; None when no node has any of it."""
+    found: list[tuple[int, int, NodeSize, Resources]] = []
+    for size in sizes:
+        have = dict(size[2])
+        kept = tuple((kind, min(count, have.get(kind, 0))) for kind, count in asked.accelerators)
+        cut = Resources(
+            cpu_milli=min(asked.cpu_milli, size[0]),
+            memory_bytes=min(asked.memory_bytes, size[1]),
+            accelerators=tuple((kind, count) for kind, count in kept if count),
+        )
+        if (not asked.cpu_milli or cut.cpu_milli) and (not asked.memory_bytes or cut.memory_bytes):
+            lost = _given_up(asked, cut)
+            found.append((len(lost), sum(lost), size, cut))
+    return min(found, key=lambda item: item[:3])[3] if found else None
+
+
+def _given_up(asked: Resources, cut: Resources) -> list[int]:
+    """For each amount that was cut, how much of it is gone, in per-mille."""
+    left = dict(cut.accelerators)
+    pairs = [(asked.cpu_milli, cut.cpu_milli), (asked.memory_bytes, cut.memory_bytes)]
+    pairs += [(count, left.get(kind, 0)) for kind, count in asked.accelerators]
+    return [(was - now) * 1000 // was for was, now in pairs if was > now]
+
+
+def _changed(asked: Resources, cut: Resources) -> list[str]:
+    """The amounts to change, in the words of a declaration."""
+    parts = [f"cpus: {format_cpu(cut.cpu_milli)}"] if cut.cpu_milli < asked.cpu_milli else []
+    parts += [f"memory: {format_bytes(cut.memory_bytes)}"] if cut.memory_bytes < asked.memory_bytes else []
+    left = dict(cut.accelerators)
+    for kind, count in asked.accelerators:
+        now = left.get(kind, 0)
+        if now < count:
+            parts.append(f"accelerators: {kind}:{now}" if now else f"no {kind}")
+    return parts
+
+
+def _amount(resources: Resources) -> str:
+    parts = [f"{format_cpu(resources.cpu_milli)} cores", f"{format_bytes(resources.memory_bytes)} of memory"]
+    parts += [f"{count} x {kind}" for kind, count in resources.accelerators]
+    return ", ".join(parts)
