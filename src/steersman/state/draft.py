@@ -69,12 +69,15 @@ class _Family(Generic[K]):
         if before == after:
             return
         if before is not None:
-            self._members[before[0]].swap(before[1], None)
-        if after is not None:
-            if after[0] not in self._members:
-                self._members[after[0]] = _Lazy(SortedSeq())
+            left = self._members[before[0]]
+            left.swap(before[1], None)
+            if left.first() is None:
                 self.orders.clear()
-            self._members[after[0]].swap(None, after[1])
+        if after is not None:
+            joined = self._members.setdefault(after[0], _Lazy(SortedSeq()))
+            if joined.first() is None:
+                self.orders.clear()
+            joined.swap(None, after[1])
 
     def ordered(self) -> list[K]:
         """All keys that have entries, in order."""
