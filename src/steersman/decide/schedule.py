@@ -66,7 +66,9 @@ def schedule(snapshot: Snapshot) -> Schedule:
             if following is not None:
                 heappush(heads, (following, shape, rest))
             continue
-        may_preempt = tries < snapshot.policy.preempt_attempts_per_cycle
+        lowest = draft.victims.first()
+        outranks = lowest is not None and lowest[0] < state.spec.priority
+        may_preempt = outranks and tries < snapshot.policy.preempt_attempts_per_cycle
         tries += 1 if may_preempt else 0
         blocked = _blocked(draft, state, may_preempt=may_preempt)
         decisions += blocked.decisions

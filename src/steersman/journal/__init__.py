@@ -1,18 +1,16 @@
 """The journal: the append-only, hash-chained log that is the truth of a home, on SQLite or in memory.
 
-Also the group commit that lets many tasks share one durable write, and filtered reading for the audit.
+Also filtered reading for the audit.
 Never in here: what an event means (that is `state`), a decision, a network, or a second way to write.
 """
 
 from steersman.journal.connect import engine_is_safe
-from steersman.journal.group import GroupCommit
 from steersman.journal.memory import MemoryJournal
 from steersman.journal.query import Query, matching
 from steersman.journal.reader import SqliteReader
 from steersman.journal.sqlite import SqliteJournal
 
 __all__ = [
-    "GroupCommit",
     "MemoryJournal",
     "Query",
     "SqliteJournal",

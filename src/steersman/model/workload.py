@@ -16,7 +16,8 @@ PRIORITY_MIN, PRIORITY_MAX = -1000, 1000
 DEFAULT_QUEUE = QueueName("default")
 
 RetryEvent = Literal["error", "interruption", "no-capacity"]
-"""dstack's words: the program failed; its node or process was lost; it could not be placed."""
+"""dstack's words: the program failed; its node or process was lost; it could not be placed (Steersman
+always waits for room, so this one changes nothing)."""
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):

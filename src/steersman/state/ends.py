@@ -11,8 +11,12 @@ EXIT_YIELDED = 75
 """EX_TEMPFAIL: the program saved its progress and asks to be resumed (see ports.run_dir)."""
 
 
-EXIT_SIGNALLED = frozenset({128 + 9, 128 + 15})
-"""How a shell passes on that its program was ended by SIGKILL or SIGTERM."""
+SHELL_SIGNAL = 128
+"""A shell whose program was ended by signal N exits with 128 + N."""
+FAULT_SIGNALS = frozenset({4, 5, 6, 7, 8, 11, 31})
+"""SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGSYS: a program brings these on itself."""
+INTERRUPTING = frozenset({9, 15})
+"""SIGKILL and SIGTERM: how machines and people end other people's programs, also through a shell."""
 
 
 def rank_end_kind(end: RankEnd, *, stopping: bool, doomed: bool = False) -> EndKind:
@@ -22,8 +26,9 @@ def rank_end_kind(end: RankEnd, *, stopping: bool, doomed: bool = False) -> EndK
     tells that it was not.
 
     Exit 0 counts as success unless the stop signal had been delivered and the program did not say that its
-    work was complete: a program that merely obeys SIGTERM must not pass for one that finished. A signal
-    nobody here sent, or a lost process, is an interruption of the machine's, not an error of the program.
+    work was complete: a program that merely obeys SIGTERM must not pass for one that finished. A lost
+    process, or a signal that nobody here sent, is an interruption of the machine's, not an error of the
+    program, unless it is one of those a program brings on itself.
     """
     if end.completed and end.exit_code == 0:
         return "succeeded"
@@ -33,10 +38,15 @@ def rank_end_kind(end: RankEnd, *, stopping: bool, doomed: bool = False) -> EndK
         return "succeeded"
     if end.cause == "exited" and end.exit_code == EXIT_YIELDED:
         return "yielded"
-    signalled = end.signal is not None or end.exit_code in EXIT_SIGNALLED
-    if end.cause == "lost" or (end.cause == "exited" and signalled):
+    if end.cause == "lost" or (end.cause == "exited" and _interrupted(end)):
         return "interruption"
     return "error"
+
+
+def _interrupted(end: RankEnd) -> bool:
+    if end.signal is not None:
+        return end.signal not in FAULT_SIGNALS
+    return end.exit_code is not None and end.exit_code - SHELL_SIGNAL in INTERRUPTING
 
 
 def rank_failed(end: RankEnd) -> bool:
@@ -44,13 +54,14 @@ def rank_failed(end: RankEnd) -> bool:
     return rank_end_kind(end, stopping=False) != "succeeded"
 
 
-_WORST_FIRST: tuple[EndKind, ...] = ("error", "interruption", "yielded", "stopped", "succeeded")
+_WORST_FIRST: tuple[EndKind, ...] = ("interruption", "error", "yielded", "stopped", "succeeded")
 
 
 def run_end_kind(run: Run) -> EndKind:
     """What an ended run's end means: its worst rank decides.
 
-    A gang that was stopped because one rank failed is judged by the ranks that were not told to stop.
+    An interruption outranks an error, for when one rank of a gang is lost, the others fail on it. A gang
+    that was stopped because one rank failed is judged by the ranks that were not told to stop.
     """
     kinds = {_kind_in(run, rank.end) for rank in run.ranks if rank.end is not None}
     return next((kind for kind in _WORST_FIRST if kind in kinds), "interruption")
