@@ -33,8 +33,8 @@ run: $(STAMP)
 
 # Ends what `make run` left and the control plane; the journal, logs and artifacts stay in the home.
 stop: $(STAMP)
-	@$(STEER) down --all
-	@$(STEER) server --stop
+	@if $(STEER) status >/dev/null 2>&1; then $(STEER) down --all && $(STEER) server --stop; \
+	  else echo "no control plane runs for $(STEERSMAN_HOME)"; fi
 
 # --- the tests ---
 

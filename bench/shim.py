@@ -46,6 +46,7 @@ def order(run: str, position: int) -> StartOrder:
         key=RankKey(run=RunId(f"bench.{position}"), rank=0),
         workload=WorkloadName("bench"),
         generation=1,
+        lineage=1,
         decision=f"{position}.0",
         epoch=1,
         job=Job(run=run),

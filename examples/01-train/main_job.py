@@ -90,7 +90,8 @@ def shell_of(job: Job, run: str) -> int:
 
 def play(job: Job) -> dict[str, Any]:
     """Declare, interrupt, kill, and wait; returns the rows at the end."""
-    known = [name for name in (TRAINING, URGENT) if name in job.rows()] if has_home() else []
+    job.steer("server", "--background")
+    known = [name for name in (TRAINING, URGENT) if name in job.rows()]
     if known:
         job.say(f"taking down what an earlier run left: {', '.join(known)}")
         job.steer("down", *known)
@@ -111,12 +112,6 @@ def play(job: Job) -> dict[str, Any]:
     job.say(f"killing the trainer (process {pid}) with SIGKILL")
     os.kill(pid, signal.SIGKILL)
     return job.watch(lambda rows: all(row["settled"] for row in rows.values()), "everything is settled")
-
-
-def has_home() -> bool:
-    """Whether a control plane ever ran for this home."""
-    home = os.environ.get("STEERSMAN_HOME")
-    return home is None or (Path(home) / "journal.db").exists()
 
 
 def verify(job: Job, rows: dict[str, Any]) -> dict[str, Any]:
@@ -149,8 +144,11 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print only a JSON summary on standard output")
     arguments = parser.parse_args()
     job = Job(quiet=arguments.json)
-    rows = play(job)
-    summary = verify(job, rows)
+    try:
+        rows = play(job)
+        summary = verify(job, rows)
+    except KeyboardInterrupt:
+        sys.exit("interrupted; what was declared goes on (make stop ends it)")
     if arguments.json:
         explained = {name: job.steer("explain", name) for name in (TRAINING, URGENT)}
         print(json.dumps({**summary, "explain": explained}))

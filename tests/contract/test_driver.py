@@ -132,6 +132,7 @@ def order(program: str, *, position: int = 1, rank: int = 0, epoch: int = 1, ran
         key=RankKey(run=RunId(f"{program}.{position}"), rank=rank),
         workload=WorkloadName(program),
         generation=1,
+        lineage=1,
         decision=f"{position}.0",
         epoch=epoch,
         job=PROGRAMS[program][0],

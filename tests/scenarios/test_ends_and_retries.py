@@ -244,8 +244,56 @@ def test_a_change_that_needs_a_new_run_ends_the_old_one_uncounted() -> None:
     assert told(plan) == ["requeue work: spec-changed", "admit work: admitted", "start work: placed"]
     state = home.state("work")
     assert (state.attempts, state.failures, state.first_failed_ms) == (0, 0, None)
-    assert home.run("work").saved_step is None, "another generation has its own checkpoints"
+    assert home.run("work").saved_step == 500, "what was saved is kept over a change"
     assert home.run("work").ranks[0].placement.cpu_milli == 2_000
+
+
+def test_saved_progress_is_kept_over_stops_and_failures_until_success_or_removal() -> None:
+    """`stop` and `up` again, or a mended declaration after a failure, go on where the last save was."""
+    home = _running(checkpoint=RESUMABLE)
+    lineage = home.state("work").lineage
+    home.save("work", 500)
+    home.stop("work")
+    home.end("work", code=75)
+    home.up(job("work", checkpoint=RESUMABLE))
+    home.begin("work")
+    assert (home.state("work").lineage, home.run("work").saved_step) == (lineage, 500)
+    home.end("work", code=1)
+    assert home.phase("work") is Phase.FAILED
+    assert (home.state("work").attempts, home.state("work").failures) == (1, 1)
+    home.up(job("work", cores=2, checkpoint=RESUMABLE))
+    home.begin("work")
+    assert (home.state("work").lineage, home.run("work").saved_step) == (lineage, 500)
+    home.end("work")
+    assert home.phase("work") is Phase.SUCCEEDED
+    home.up(job("work", checkpoint=RESUMABLE))
+    home.begin("work")
+    assert home.state("work").lineage > lineage
+    assert home.run("work").saved_step is None, "a job that is done begins anew"
+
+
+def test_saved_progress_is_let_go_of_when_it_was_taken_down_or_done_meanwhile() -> None:
+    home = _running(checkpoint=RESUMABLE)
+    home.save("work", 500)
+    home.down("work")
+    home.up(job("work", checkpoint=RESUMABLE))
+    home.end("work", code=75)
+    home.begin("work")
+    assert home.run("work").saved_step is None, "it was taken down before it was declared again"
+    home.save("work", 700)
+    home.up(job("work", cores=2, checkpoint=RESUMABLE))
+    home.end("work", code=0, completed=True)
+    home.begin("work")
+    assert home.state("work").lineage == home.state("work").generation
+    assert home.run("work").saved_step is None, "the old program was done before it could be stopped"
+
+
+def test_a_change_in_place_of_what_succeeded_does_not_make_it_again() -> None:
+    home = _running()
+    home.end("work")
+    home.up(job("work", priority=7), restarts=False)
+    assert home.phase("work") is Phase.SUCCEEDED
+    assert home.state("work").spec.priority == 7
 
 
 def test_after_a_restarting_change_the_time_for_retries_starts_anew() -> None:

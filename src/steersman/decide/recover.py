@@ -139,6 +139,8 @@ def _final_failure(snapshot: Snapshot, state: WorkloadState, run: Run, kind: End
 def _end_facts(run: Run) -> dict[str, str | int]:
     end = worst_end(run)
     facts: dict[str, str | int] = {"cause": end.cause}
+    if len(run.ranks) > 1:
+        facts["rank"] = next(index for index, rank in enumerate(run.ranks) if rank.end is end)
     if end.exit_code is not None:
         facts["exit_code"] = end.exit_code
     if end.signal is not None:

@@ -69,7 +69,8 @@ def _moments(name: str, position: int, at_ms: int, event: Event) -> Iterator[Mom
     words = _words(name, event)
     if words is not None:
         code, text, run = words
-        yield Moment(position=position, at_ms=at_ms, words=text, code=code, run=run)
+        told_ms = event.at_ms if isinstance(event, RankStarted | RankExited) else 0
+        yield Moment(position=position, at_ms=told_ms or at_ms, words=text, code=code, run=run)
 
 
 def _decided(position: int, at_ms: int, decision_name: str, decision: Decision) -> Moment:

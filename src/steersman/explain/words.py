@@ -50,6 +50,11 @@ def _end(facts: Facts) -> str:
 
 
 def _end_of(facts: Facts) -> str:
+    rank = f"rank {facts['rank']} " if "rank" in facts else ""
+    return rank + _end_by(facts)
+
+
+def _end_by(facts: Facts) -> str:
     cause = str(facts.get("cause", "exited"))
     special = {"setup-failed": "setup failed: ", "memory": "out of its memory: ", "lost": "lost: "}
     return special.get(cause, "") + _end(facts)
@@ -96,7 +101,7 @@ def _too_large_fix(facts: Facts) -> str:
 
 
 def _placed(facts: Facts) -> str:
-    resumed = f"; resumes from step {facts['saved_step']}" if "saved_step" in facts else ""
+    resumed = f"; the newest checkpoint is of step {facts['saved_step']}" if "saved_step" in facts else ""
     if int(facts.get("ranks", 1)) > 1:
         nodes = f"{facts.get('nodes', 1)} node(s), the first {facts.get('node')}"
         return f"placed: {facts['ranks']} ranks on {nodes}{resumed}"
@@ -113,9 +118,7 @@ def _preempted(facts: Facts) -> str:
 
 def _resumes(facts: Facts) -> str:
     step = int(facts.get("saved_step", -1))
-    return "yielded; queued again" + (
-        f", will resume from step {step}" if step >= 0 else " from the beginning"
-    )
+    return "yielded; queued again" + (f"; saved up to step {step}" if step >= 0 else "; nothing was saved")
 
 
 def _input(facts: Facts) -> str:
@@ -192,6 +195,14 @@ _WORDS: Mapping[Code, Callable[[Facts], str]] = {
     ),
 }
 
+
+def _see_log(facts: Facts, advice: str) -> str:
+    if facts.get("cause") == "memory":
+        return "raise resources.memory, and declare it again"
+    rank = f" (steer logs NAME --rank {facts['rank']})" if "rank" in facts else ""
+    return f"see its log{rank}; {advice}"
+
+
 _WAIT = "wait, free some room (steer stop NAME), raise its priority, or add a node to the fleet"
 
 _FIXES: Mapping[Code, Callable[[Facts], str]] = {
@@ -209,10 +220,10 @@ _FIXES: Mapping[Code, Callable[[Facts], str]] = {
     Code.NO_DEVICES: _always(_WAIT),
     Code.NO_ROOM_FOR_GANG: _always(_WAIT),
     Code.EXIT_FATAL: _always("see its log, mend it, and declare it again"),
-    Code.EVENT_NOT_RETRIED: lambda facts: (
-        f"see its log; to try again on its own: retry.on_events: [{facts.get('event')}]"
+    Code.EVENT_NOT_RETRIED: lambda facts: _see_log(
+        facts, f"to try again on its own: retry.on_events: [{facts.get('event')}]"
     ),
-    Code.ATTEMPTS_EXHAUSTED: _always("see its log; raise retry.attempts if more tries would help"),
+    Code.ATTEMPTS_EXHAUSTED: lambda facts: _see_log(facts, "raise retry.attempts if more tries would help"),
     Code.RETRY_TIME_EXHAUSTED: _always("see its log; raise retry.duration if more time would help"),
     Code.CRASH_LOOP: _always("see its log: it fails before it saves anything"),
     Code.ARTIFACT_MISSING: _always("write the file there, or take it out of artifacts"),

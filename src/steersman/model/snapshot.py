@@ -94,10 +94,11 @@ class WorkloadState(msgspec.Struct, frozen=True, kw_only=True):
     """A declared workload and everything remembered of its tries.
 
     `declared_at` is the position of its first declaration (its place in the queue), `generation` the one
-    of the last that needs a new run. `failures` counts tries ended badly in a row, `short_failures` those of
-    them soon after their start, `attempts` the tries that count against its retry policy. `save_ms` is what
-    saving last took and `tuned_save_ms` the value the interval was computed from. `recheck`: something it
-    waits for has moved.
+    of the last that needs a new run, `lineage` the one since which saved progress counts: it is kept over
+    stops and changed declarations, and begins anew after success or removal. `failures` counts tries ended
+    badly in a row, `short_failures` those of them soon after their start, `attempts` the tries that count
+    against its retry policy. `save_ms` is what saving last took and `tuned_save_ms` the value the interval
+    was computed from. `recheck`: something it waits for has moved.
     """
 
     spec: Workload
@@ -105,6 +106,7 @@ class WorkloadState(msgspec.Struct, frozen=True, kw_only=True):
     declared_at: int
     declared_ms: int
     generation: int
+    lineage: int
     phase: Phase = Phase.DECLARED
     reason: Reason | None = None
     run: RunId | None = None

@@ -20,14 +20,15 @@ class RankKey(msgspec.Struct, frozen=True, kw_only=True, order=True):
 class StartOrder(msgspec.Struct, frozen=True, kw_only=True):
     """Begin one rank. `secrets` are the opened values (variable, value), in memory only.
 
-    `input_paths` are (name, absolute path). All runs of one declaration (`workload`, `generation`) share a
-    checkpoint folder and the copied workdir, which outlive the run. `epoch` fences: an object that has
-    seen a higher one refuses the order.
+    `input_paths` are (name, absolute path). All runs of one declaration (`workload`, `generation`) share the
+    copied workdir, all of one `lineage` the checkpoint folder; both outlive the run. `epoch` fences: an
+    object that has seen a higher one refuses the order.
     """
 
     key: RankKey
     workload: WorkloadName
     generation: int
+    lineage: int
     decision: str
     epoch: int
     job: Job

@@ -21,7 +21,7 @@ for it must run without Steersman installed; a contract test holds the two toget
         discarded                    an ended rank that was forgotten; only it and logs/ are left
         logs/                        out.log (program's stdout and stderr), out.log.1 … rotated; shim.err
     <home>/runs/<run>/output/        STEERSMAN_OUTPUT_DIR
-    <home>/checkpoints/<workload>-<generation>/   STEERSMAN_CHECKPOINT_DIR, one per declaration
+    <home>/checkpoints/<workload>-<lineage>/         STEERSMAN_CHECKPOINT_DIR, kept over stops and changes
     <home>/workdirs/<workload>-<generation>/      the declaration's workdir, copied once
     <home>/artifacts/sha256/<hex>    stored artifacts, named by digest
     <home>/doorbell                  Unix datagram socket: any byte says "observe again"

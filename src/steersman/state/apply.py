@@ -131,7 +131,9 @@ def _requeue(draft: Draft, decision: Requeue) -> None:
         after = replace(after, preemptions=state.preemptions + 1)
     phase = Phase.BACKOFF if decision.not_before_ms > draft.now_ms else Phase.QUEUED
     if run.generation != state.generation:
-        phase, after = Phase.DECLARED, replace(after, reason=None, saved_step=None, save_ms=None)
+        phase, after = Phase.DECLARED, replace(after, reason=None)
+        if run_end_kind(run) == "succeeded" or state.lineage == state.generation:
+            after = replace(after, lineage=state.generation, saved_step=None, save_ms=None)
     after = replace(after, phase=move_phase(state.phase, "requeue", phase))
     draft.put_workload(decision.workload, after, None)
 
@@ -141,6 +143,8 @@ def _finish(draft: Draft, decision: Finish) -> None:
     run = draft.run_of(state)
     end_reservations(draft, state.reservations)
     after = state if run is None else _after_run(state, run)
+    if run is not None and decision.outcome == "failed" and run.stop != "duration-exceeded":
+        after = replace(after, attempts=state.attempts + 1, failures=state.failures + 1)
     after = replace(
         after,
         phase=move_phase(state.phase, "finish", _PHASE_OF[decision.outcome]),

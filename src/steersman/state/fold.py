@@ -150,6 +150,7 @@ def _workload_declared(draft: Draft, event: WorkloadDeclared) -> None:
         declared_at=draft.position,
         declared_ms=draft.now_ms,
         generation=draft.position,
+        lineage=draft.position,
     )
     if before is None:
         draft.put_workload(name, fresh, None)
@@ -166,6 +167,7 @@ def _workload_declared(draft: Draft, event: WorkloadDeclared) -> None:
             after = replace(
                 after,
                 generation=draft.position,
+                lineage=draft.position if before.removing else before.lineage,
                 stop_requested=False,
                 removing=False,
                 attempts=0,
@@ -179,6 +181,10 @@ def _workload_declared(draft: Draft, event: WorkloadDeclared) -> None:
     move_phase(before.phase, "workload-declared", Phase.DECLARED)
     if again:
         after = replace(fresh, last_run=before.last_run, runs=before.runs, artifacts=before.artifacts)
+        if before.phase is not Phase.SUCCEEDED and not before.removing:
+            after = replace(
+                after, lineage=before.lineage, saved_step=before.saved_step, save_ms=before.save_ms
+            )
     else:
         after = replace(
             before,

@@ -18,6 +18,7 @@ ORDER = StartOrder(
     key=KEY,
     workload=WorkloadName("a"),
     generation=1,
+    lineage=1,
     decision="1.0",
     epoch=1,
     job=Job(run="true"),

@@ -146,7 +146,7 @@ def _order(settings: LocalSettings, order: StartOrder, folder: Path) -> dict[str
     declaration = f"{order.workload}-{order.generation}"
     workdir = place_workdir(home, declaration, job.workdir)
     output = folder.parent / run_dir.OUTPUT
-    checkpoints = home / run_dir.CHECKPOINTS / declaration
+    checkpoints = home / run_dir.CHECKPOINTS / f"{order.workload}-{order.lineage}"
     for made in (output, checkpoints):
         made.mkdir(mode=files.DIR_MODE, parents=True, exist_ok=True)
     sdk = None if settings.trainer_path is None else place_sdk(home, settings.trainer_path)
