@@ -204,6 +204,7 @@ class Home:
         after_ms: int = 1_000,
         artifacts: Sequence[str] = (),
         rank: int | None = None,
+        completed: bool = False,
     ) -> Plan:
         """Every rank (or one) of the workload's run is gone; a stop under way counts as delivered."""
         run = self.run(name)
@@ -218,6 +219,7 @@ class Home:
                 exit_code=None if signal is not None else code,
                 signal=signal,
                 stop_delivered=stopping,
+                completed=completed,
             )
             for at in ranks
             if run.ranks[at].end is None

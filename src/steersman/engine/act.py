@@ -2,19 +2,22 @@
 
 Theory of operation. The cycle hands orders over and goes on; this actor carries them out beside it. What
 came of them is not taken from a driver's answer but seen by the sensors, except that a rank which could not
-be started is reported as such at once. An order for a state that has moved on meanwhile is dropped. Orders
-are not kept over a crash: the sweep makes them again.
+be started is reported as such at once, when nothing of it is there: a start that failed may have begun all
+the same, so its key is told to end first, and what is there then is left to the sensors. An order for a
+state that has moved on meanwhile is dropped. Orders are not kept over a crash, nor over a failure to record
+what came of them: the sweep makes them again.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
 from steersman.engine.orders import Begin, Discard, End, Order, Tune
 from steersman.engine.parts import Parts
-from steersman.model.errors import SteersmanError
+from steersman.model.errors import DriverError, SteersmanError
 from steersman.model.events import ActionFailed, Event, RankExited
 from steersman.model.snapshot import Run, RunState, Snapshot
-from steersman.ports.driver import RankKey, StartOrder, StopOrder
+from steersman.ports.driver import Driver, RankKey, StartOrder, StopOrder
 
 ACTIONS_MAX = 16
 ORDERS_MAX = 100_000
@@ -34,6 +37,7 @@ class Actor:
         self._locks: dict[RankKey, asyncio.Lock] = {}
         self._busy: dict[RankKey, int] = {}
         self._told: set[RankKey] = set()
+        self._trouble: dict[RankKey, str] = {}
 
     def busy(self) -> frozenset[RankKey]:
         """Keys with an order that was handed over and is not done."""
@@ -52,7 +56,10 @@ class Actor:
             self._queue.put_nowait(order)
 
     async def run(self) -> None:
-        """Carry out orders until cancelled."""
+        """Carry out orders until cancelled. It begins with none: the sweep brings what a failed life had."""
+        self._queue = asyncio.Queue(ORDERS_MAX)
+        for held in (self._busy, self._told, self._locks, self._trouble):
+            held.clear()
         slots = asyncio.Semaphore(ACTIONS_MAX)
         async with asyncio.TaskGroup() as tasks:
             while True:
@@ -61,77 +68,100 @@ class Actor:
                 tasks.create_task(self._carry_out(order, slots))
 
     async def _carry_out(self, order: Order, slots: asyncio.Semaphore) -> None:
-        key = order.key
+        key, done = order.key, False
         try:
             async with self._locks.setdefault(key, asyncio.Lock()):
-                await self._do(order)
+                self._parts.reach(f"before-{type(order).__name__.lower()}")
+                done = await self._do(order)
+                self._parts.reach(f"after-{type(order).__name__.lower()}")
         finally:
             slots.release()
+            if isinstance(order, Discard) or (isinstance(order, End) and not done):
+                self._told.discard(key)
+            if done:
+                self._trouble.pop(key, None)
             self._busy[key] -= 1
             if not self._busy[key]:
                 del self._busy[key]
                 self._locks.pop(key, None)
 
-    async def _do(self, order: Order) -> None:
-        self._parts.reach(f"before-{type(order).__name__.lower()}")
-        driver = self._parts.drivers[order.driver]
-        match order:
-            case Begin():
-                await self._begin(order)
-            case End():
-                await self._attempt(
-                    order,
-                    driver.stop(
-                        StopOrder(
-                            key=order.key,
-                            epoch=self._snapshot().epoch,
-                            grace_ms=order.grace_ms,
-                            cause=order.cause,
-                        )
-                    ),
-                )
-            case Tune():
-                epoch = self._snapshot().epoch
-                await self._attempt(
-                    order, driver.set_checkpoint_interval(order.key, epoch, order.interval_ms)
-                )
-            case Discard():
-                self._told.discard(order.key)
-                await self._attempt(order, driver.discard(order.key))
-        self._parts.reach(f"after-{type(order).__name__.lower()}")
-
-    async def _attempt(self, order: Order, effect: Awaitable[None]) -> None:
+    async def _do(self, order: Order) -> bool:
+        """Whether the driver took the order, or there was nothing to do."""
+        if isinstance(order, Begin):
+            return await self._begin(order)
         try:
-            await effect
-        except SteersmanError as error:
-            if isinstance(order, End):
-                self._told.discard(order.key)
-            detail = f"{type(order).__name__} {order.key.run}/{order.key.rank}: {error.message}"
-            await self._submit([ActionFailed(decision="", detail=detail[:DETAIL_CHARACTERS_MAX])])
-
-    async def _begin(self, order: Begin) -> None:
-        snapshot = self._snapshot()
-        run = snapshot.runs.get(order.key.run)
-        if run is None or run.state is RunState.ENDED or run.ranks[order.key.rank].end is not None:
-            return
-        if run.state is RunState.STOPPING and run.ranks[order.key.rank].started_ms is None:
-            return  # told to end before it began: the sweep says so, for it never will
-        try:
-            start = self._start_order(snapshot, run, order.key)
-            await self._parts.drivers[order.driver].start(start)
-        except SteersmanError as error:
-            detail = f"{error.message} (hint: {error.hint})" if error.hint else error.message
-            await self._submit(
-                [
-                    RankExited(
-                        run=run.id,
-                        rank=order.key.rank,
-                        at_ms=self._parts.clock.now_ms(),
-                        cause="start-failed",
-                        detail=detail[:DETAIL_CHARACTERS_MAX],
+            driver, epoch = self._driver(order), self._snapshot().epoch
+            match order:
+                case End():
+                    await driver.stop(
+                        StopOrder(key=order.key, epoch=epoch, grace_ms=order.grace_ms, cause=order.cause)
                     )
-                ]
+                case Tune():
+                    await driver.set_checkpoint_interval(order.key, epoch, order.interval_ms)
+                case Discard():
+                    await driver.discard(order.key)
+        except SteersmanError as error:
+            await self._failed(order, error)
+            return False
+        return True
+
+    def _driver(self, order: Order) -> Driver:
+        driver = self._parts.drivers.get(order.driver)
+        if driver is None:
+            raise DriverError(
+                f"this control plane has no driver {order.driver!r}",
+                hint=f"drivers are {', '.join(sorted(self._parts.drivers))}; change the node's declaration",
             )
+        return driver
+
+    async def _tell(self, event: Event) -> None:
+        # What cannot be recorded now is found again by the sweep, as after a crash.
+        with contextlib.suppress(SteersmanError):
+            await self._submit([event])
+
+    async def _failed(self, order: Order, error: SteersmanError) -> None:
+        detail = f"{type(order).__name__} {order.key.run}/{order.key.rank}: {error.message}"
+        if self._trouble.get(order.key) == detail:
+            return  # said already; the sweep tries again every other second
+        self._trouble[order.key] = detail
+        await self._tell(ActionFailed(decision="", detail=detail[:DETAIL_CHARACTERS_MAX]))
+
+    async def _begin(self, order: Begin) -> bool:
+        snapshot, key = self._snapshot(), order.key
+        run = snapshot.runs.get(key.run)
+        if run is None or run.state is RunState.ENDED or run.ranks[key.rank].end is not None:
+            return True
+        if run.state is RunState.STOPPING and run.ranks[key.rank].started_ms is None:
+            return True  # told to end before it began: the sweep says so, for it never will
+        try:
+            driver = self._driver(order)
+            start = self._start_order(snapshot, run, key)
+        except SteersmanError as error:
+            await self._could_not_begin(key, error)
+            return False
+        try:
+            await driver.start(start)
+        except SteersmanError as error:
+            try:
+                left = await _left_of(driver, key, snapshot.epoch)
+            except SteersmanError as blind:
+                await self._failed(order, blind)
+                return False
+            await (self._failed(order, error) if left else self._could_not_begin(key, error))
+            return False
+        return True
+
+    async def _could_not_begin(self, key: RankKey, error: SteersmanError) -> None:
+        detail = f"{error.message} (hint: {error.hint})" if error.hint else error.message
+        await self._tell(
+            RankExited(
+                run=key.run,
+                rank=key.rank,
+                at_ms=self._parts.clock.now_ms(),
+                cause="start-failed",
+                detail=detail[:DETAIL_CHARACTERS_MAX],
+            )
+        )
 
     def _start_order(self, snapshot: Snapshot, run: Run, key: RankKey) -> StartOrder:
         state = snapshot.workloads[run.workload]
@@ -149,6 +179,7 @@ class Actor:
             key=key,
             workload=run.workload,
             generation=run.generation,
+            lineage=state.lineage,
             decision=run.decision,
             epoch=snapshot.epoch,
             job=body,
@@ -158,3 +189,12 @@ class Actor:
             input_paths=tuple(inputs),
             secrets=tuple((item.env, self._parts.open_secret(item.secret)) for item in body.secrets),
         )
+
+
+async def _left_of(driver: Driver, key: RankKey, epoch: int) -> bool:
+    """End whatever a failed start may have begun; whether there is an object, whose end the sensors will see.
+
+    Raises DriverError when that cannot be told; then nothing is known, and nothing may be said.
+    """
+    await driver.stop(StopOrder(key=key, epoch=epoch, grace_ms=0, cause="start-failed"))
+    return any(report.key == key for report in await driver.observe())

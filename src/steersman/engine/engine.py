@@ -29,7 +29,7 @@ from steersman.engine.stats import EngineStats, Tally
 from steersman.engine.supervise import supervise
 from steersman.engine.validate import still_valid
 from steersman.model.decisions import Decision, Plan
-from steersman.model.errors import SteersmanError
+from steersman.model.errors import ConflictError, SteersmanError
 from steersman.model.events import ControlPlaneStarted, Decided, Event, HomeCreated, Observed, PolicySet
 from steersman.model.ids import RunId
 from steersman.model.policy import Policy
@@ -49,6 +49,9 @@ IMAGE_EVENTS = 20_000
 PROGRESS_RUNS_MAX = 10_000
 """Of how many runs the last metrics are kept in memory."""
 
+FAILED = "the control plane failed while recording this; whether it was recorded is told by the journal only"
+ENDED = "the control plane has ended"
+
 
 class Engine:
     """One home's control plane, without its API. `start`, then `run` until `close`."""
@@ -61,8 +64,10 @@ class Engine:
         self._tally = Tally()
         self._wake_at_ms: int | None = None
         self._imaged_at = 0
+        self._ahead_ms = 0
         self._progress: dict[RunId, Mapping[str, float]] = {}
         self._folded = asyncio.Event()
+        self._turn = asyncio.Lock()
         self._closing = asyncio.Event()
         self._stopped = asyncio.Event()
 
@@ -98,13 +103,14 @@ class Engine:
 
     def preview(self, events: Sequence[Event]) -> tuple[Snapshot, Plan]:
         """What would be decided if these events came now; see `preview`."""
-        return preview(self._snapshot, events, self._parts.clock.now_ms())
+        return preview(self._snapshot, events, self._now_ms())
 
     async def start(self) -> None:
         """Read the journal, take the home (a new epoch fences all earlier ones), and look at the world."""
         parts = self._parts
         self._snapshot = await asyncio.to_thread(restore, parts.journal, parts.build)
         self._imaged_at = self._snapshot.position
+        self._ahead_ms = max(self._snapshot.now_ms - parts.clock.now_ms(), 0)
         opening: list[Event] = []
         if self._snapshot.position == 0:
             opening += [HomeCreated(home_id=parts.new_home_id()), PolicySet(policy=Policy())]
@@ -116,11 +122,10 @@ class Engine:
                 libraries=parts.libraries,
             )
         )
-        opening.append(Observed(now_ms=parts.clock.now_ms(), policy_digest=self._policy_digest()))
+        opening.append(Observed(now_ms=self._now_ms(), policy_digest=self._policy_digest()))
         await self._record(opening)
         for sensor in parts.sensors:
             await self._record((await sensor.observe(self._snapshot)).events)
-        self._wake_at_ms = parts.clock.now_ms()
         gc.freeze()
 
     async def run(self) -> None:
@@ -131,12 +136,14 @@ class Engine:
             asyncio.create_task(supervise(name, task, self._parts.clock, self._tally.failed))
             for name, task in named.items()
         ]
+        tasks.append(asyncio.create_task(self._closed()))
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in tasks:
                 task.cancel()
             ends = await asyncio.gather(*tasks, return_exceptions=True)
+            self._inbox.close(ConflictError(ENDED, hint="start it again", code="ended"))
             self._stopped.set()
         for end in ends:
             if isinstance(end, Exception):
@@ -152,18 +159,26 @@ class Engine:
     async def _loop(self) -> None:
         # After a failed cycle the truth is what the journal holds, not what was being made of it.
         self._snapshot = await asyncio.to_thread(replay, self._parts.journal, self._snapshot)
+        self._wake_at_ms = self._now_ms()
         while not self._closing.is_set():
             await self._wait()  # 1. until there is news, or the time that the last plan named
-            submissions = self._inbox.take()  # 2. everything that waits, up to a batch
-            try:
-                await self._cycle(submissions)
-            finally:
-                refuse_all(submissions, SteersmanError("the control plane failed while recording this"))
+            async with self._turn:
+                submissions = self._inbox.take()  # 2. everything that waits, up to a batch
+                try:
+                    await self._cycle(submissions)
+                finally:
+                    refuse_all(submissions, SteersmanError(FAILED))
+
+    async def _closed(self) -> None:
+        """Return when the end is asked for and no cycle is under way, though the loop itself may pause."""
+        await self._closing.wait()
+        async with self._turn:
+            return
 
     async def _cycle(self, submissions: list[Submission]) -> None:
         began = time.process_time()
         self._wake_at_ms = None
-        now_ms = self._parts.clock.now_ms()
+        now_ms = self._now_ms()
         observed = Observed(now_ms=now_ms, policy_digest=self._policy_digest())
         events = [event for submission in submissions for event in submission.events]
         self._parts.reach("before-record")
@@ -176,35 +191,41 @@ class Engine:
         self._parts.reach("after-record")
         answer_all(submissions, self._snapshot.position - len(events) + 1)
         plan = decide(self._snapshot)  # 5. decided, on nothing but the snapshot
-        await self._intend(plan)
-        self._tally.cycle(time.process_time() - began, plan)
+        decisions = await self._intend(plan)
+        if decisions is not None:
+            self._tally.cycle(time.process_time() - began, decisions)
         self._folded.set()
         self._folded = asyncio.Event()
         if self._snapshot.position - self._imaged_at >= IMAGE_EVENTS:
             await self._save_image()
 
-    async def _intend(self, plan: Plan) -> None:
-        """6. validate what was decided, 7. record the intent, 8. act on it."""
+    async def _intend(self, plan: Plan) -> tuple[Decision, ...] | None:
+        """6. validate what was decided, 7. record the intent, 8. act on it. None: it was not recorded."""
         self._wake_at_ms = plan.wake_at_ms
         if not plan.decisions:
-            return
+            return ()
         late = self._inbox.take()
-        late_events = [event for submission in late for event in submission.events]
-        decisions = self._validated(plan.decisions, late_events)
-        intent: list[Event] = [Decided(observed_at=self._snapshot.observed_at, decisions=decisions)]
-        self._parts.reach("before-intent")
         try:
-            await self._record([*late_events, *(intent if decisions else [])])
+            decisions = await self._record_intent(plan, late)
         except SteersmanError as error:
             refuse_all(late, error)
             self._pause(error)
-            return
-        self._parts.reach("after-intent")
-        first = self._snapshot.position - len(late_events) + (0 if decisions else 1)
-        answer_all(late, first)
+            return None
+        finally:
+            refuse_all(late, SteersmanError(FAILED))
         self._actor.hand_over(after_decisions(self._snapshot, decisions))
-        if late_events or len(decisions) < len(plan.decisions):
-            self._wake_at_ms = self._snapshot.now_ms
+        self._wake_at_ms = self._snapshot.now_ms  # what was decided, or came in late, may call for more
+        return decisions
+
+    async def _record_intent(self, plan: Plan, late: Sequence[Submission]) -> tuple[Decision, ...]:
+        events = [event for submission in late for event in submission.events]
+        decisions = self._validated(plan.decisions, events)
+        intent: list[Event] = [Decided(observed_at=self._snapshot.observed_at, decisions=decisions)]
+        self._parts.reach("before-intent")
+        await self._record([*events, *(intent if decisions else [])])
+        self._parts.reach("after-intent")
+        answer_all(late, self._snapshot.position - len(events) + (0 if decisions else 1))
+        return decisions
 
     def _validated(self, decisions: tuple[Decision, ...], late: Sequence[Event]) -> tuple[Decision, ...]:
         """The decisions that still hold now that these events have come in as well."""
@@ -217,7 +238,7 @@ class Engine:
         """Store events durably, then fold them. Nothing is folded that is not stored."""
         if not events:
             return
-        now_ms = self._parts.clock.now_ms()
+        now_ms = self._now_ms()
         last = await asyncio.to_thread(self._parts.journal.append, events, now_ms)
         first = last - len(events) + 1
         gc.disable()
@@ -229,7 +250,7 @@ class Engine:
     async def _wait(self) -> None:
         waiting = {asyncio.create_task(self._inbox.wait())}
         if self._wake_at_ms is not None:
-            left_ms = max(self._wake_at_ms - self._parts.clock.now_ms(), 0)
+            left_ms = max(self._wake_at_ms - self._now_ms(), 0)
             waiting.add(asyncio.create_task(_sleep(self._parts.clock, left_ms)))
         try:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -239,7 +260,7 @@ class Engine:
 
     def _pause(self, error: SteersmanError) -> None:
         self._tally.failed("journal", error)
-        self._wake_at_ms = self._parts.clock.now_ms() + RETRY_MS
+        self._wake_at_ms = self._now_ms() + RETRY_MS
 
     async def _watch(self, sensor: Sensor) -> None:
         while True:
@@ -248,13 +269,21 @@ class Engine:
 
     async def _look(self, sensor: Sensor) -> None:
         """One look of one sensor: its news recorded, then record and world compared."""
-        observation = await sensor.observe(self._snapshot)
+        before, busy = self._snapshot, self._actor.busy()
+        observation = await sensor.observe(before)
+        busy |= self._actor.busy()  # an order may be done by the time the news are recorded
         if observation.events:
             await self.submit(observation.events)
         if observation.reports is None:
             return
         self._note_progress(observation.reports)
-        found = sweep(self._snapshot, observation.driver, observation.reports, self._actor.busy())
+        found = sweep(
+            before,
+            self._snapshot,
+            observation.driver,
+            observation.reports,
+            busy | self._actor.busy(),
+        )
         if found.events:
             await self.submit(found.events)
         self._actor.hand_over(found.orders)
@@ -267,6 +296,13 @@ class Engine:
         while len(self._progress) > PROGRESS_RUNS_MAX:
             del self._progress[next(iter(self._progress))]
 
+    def _now_ms(self) -> int:
+        """Time as the journal tells it: where an earlier clock was ahead, it goes on from there.
+
+        Otherwise a clock that was set back would stop every back-off and deadline until it has caught up.
+        """
+        return self._parts.clock.now_ms() + self._ahead_ms
+
     async def _save_image(self) -> None:
         snapshot, parts = self._snapshot, self._parts
 
@@ -274,7 +310,10 @@ class Engine:
             parts.journal.save_image(snapshot.position, parts.build, encode_image(snapshot))
 
         self._imaged_at = snapshot.position
-        await asyncio.to_thread(save)
+        try:
+            await asyncio.to_thread(save)
+        except SteersmanError as error:  # an image is a cache: it is told, and nothing else changes
+            self._tally.failed("image", error)
 
     def _policy_digest(self) -> str:
         return "sha256:" + sha256(msgspec.json.encode(self._snapshot.policy)).hexdigest()

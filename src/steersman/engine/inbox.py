@@ -7,7 +7,7 @@ That is the group commit: under load many submissions share one fsync, and none 
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from steersman.model.errors import ConflictError, SteersmanError
 from steersman.model.events import Event
@@ -33,6 +33,7 @@ class Inbox:
         self._waiting: deque[Submission] = deque()
         self._length = 0
         self._news = asyncio.Event()
+        self._closed: SteersmanError | None = None
 
     def __len__(self) -> int:
         return self._length
@@ -42,6 +43,8 @@ class Inbox:
 
         Raises ConflictError when the queue is full, JournalWriteError when they could not be stored.
         """
+        if self._closed is not None:
+            raise self._closed
         if self._length + len(events) > QUEUE_EVENTS_MAX:
             raise ConflictError(
                 f"the control plane is behind: {self._length} events wait to be recorded",
@@ -53,6 +56,13 @@ class Inbox:
         self._length += len(events)
         self._news.set()
         return await answer
+
+    def close(self, error: SteersmanError) -> None:
+        """Nobody will take anything any more: everyone who waits, or comes, is told this."""
+        self._closed = error
+        refuse_all(self._waiting, error)
+        self._waiting.clear()
+        self._length = 0
 
     def nudge(self) -> None:
         """Wake the cycle without an event."""
@@ -86,7 +96,7 @@ def answer_all(submissions: Sequence[Submission], first: int) -> None:
             submission.answer.set_result(position)
 
 
-def refuse_all(submissions: Sequence[Submission], error: SteersmanError) -> None:
+def refuse_all(submissions: Iterable[Submission], error: SteersmanError) -> None:
     """Tell every waiter that nothing was stored."""
     for submission in submissions:
         if not submission.answer.done():

@@ -99,26 +99,42 @@ def after_decisions(snapshot: Snapshot, decisions: Sequence[Decision]) -> list[O
     return orders
 
 
-def sweep(snapshot: Snapshot, driver: str, reports: Sequence[RankReport], busy: Collection[RankKey]) -> Sweep:
-    """What this driver's objects and the record do not agree on. `busy` keys have an order under way."""
-    seen = {report.key: report for report in reports}
+def sweep(
+    before: Snapshot,
+    snapshot: Snapshot,
+    driver: str,
+    reports: Sequence[RankReport],
+    busy: Collection[RankKey],
+) -> Sweep:
+    """What this driver's objects and the record do not agree on.
+
+    The reports were taken after `before` and before `snapshot`: an object is missing only when the older
+    one called for it, and a stray only when the newer one does not know it. `busy` are all keys that had an
+    order under way at any of the three instants.
+    """
+    seen = {report.key for report in reports} | set(busy)
     orders: list[Order] = []
     events: list[Event] = []
     for report in reports:
         if report.key not in busy and report.epoch <= snapshot.epoch:
             orders += _object(snapshot, driver, report)
-    for (run_id,) in snapshot.indexes.live:
-        run = snapshot.runs[RunId(run_id)]
-        for rank, state in enumerate(run.ranks):
-            key = RankKey(run=run.id, rank=rank)
-            known = key in seen or key in busy or state.end is not None or state.started_ms is not None
-            if known or driver_of(snapshot, run, rank) != driver:
+    for (run_id,) in before.indexes.live:
+        run = snapshot.runs.get(RunId(run_id))
+        for key in () if run is None else _not_begun(snapshot, run, driver):
+            if key in seen:
                 continue
-            if run.state is RunState.STOPPING:
-                events.append(_never_began(snapshot, key))
-            else:
+            if snapshot.runs[key.run].state is not RunState.STOPPING:
                 orders.append(Begin(driver=driver, key=key))
+            elif before.runs[key.run].state is RunState.STOPPING:
+                events.append(_never_began(snapshot, key))
     return Sweep(orders=tuple(orders), events=tuple(events))
+
+
+def _not_begun(snapshot: Snapshot, run: Run, driver: str) -> Iterator[RankKey]:
+    for rank, state in enumerate(run.ranks):
+        begun = state.end is not None or state.started_ms is not None
+        if not begun and driver_of(snapshot, run, rank) == driver:
+            yield RankKey(run=run.id, rank=rank)
 
 
 def _object(snapshot: Snapshot, driver: str, report: RankReport) -> Iterator[Order]:
@@ -136,6 +152,8 @@ def _object(snapshot: Snapshot, driver: str, report: RankReport) -> Iterator[Ord
         yield End(
             driver=driver, key=report.key, grace_ms=grace_left_ms(snapshot, run), cause=run.stop or "stopped"
         )
+    elif report.state == "starting":
+        yield Begin(driver=driver, key=report.key)
 
 
 def _never_began(snapshot: Snapshot, key: RankKey) -> RankExited:

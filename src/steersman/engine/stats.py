@@ -1,12 +1,12 @@
 """Figures about the loop itself, for `/metrics`, `status` and `doctor`."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import msgspec
 
-from steersman.model.decisions import Plan
+from steersman.model.decisions import Decision
 
 PROBLEM_CHARACTERS_MAX = 500
 
@@ -39,13 +39,13 @@ class Tally:
         self._failures = 0
         self._problem = ""
 
-    def cycle(self, cpu_s: float, plan: Plan) -> None:
-        """A cycle went well."""
+    def cycle(self, cpu_s: float, decisions: Sequence[Decision]) -> None:
+        """A cycle went well; these decisions were recorded."""
         self._cycles += 1
         self._last_ms = cpu_s * 1000
         self._max_ms = max(self._max_ms, self._last_ms)
         self._sum_ms += self._last_ms
-        self._decisions.update(decision.reason.code.value for decision in plan.decisions)
+        self._decisions.update(decision.reason.code.value for decision in decisions)
         self._problem = ""
 
     def failed(self, name: str, error: BaseException) -> None:

@@ -177,6 +177,13 @@ class SimDriver:
             )
             self._changed.set()
 
+    def vanish(self, key: RankKey) -> None:
+        """A fault: the program is killed, and nothing is left that could tell."""
+        rank = self._live(key)
+        if rank is not None:
+            self.kill(key, "lost")
+            rank.discarded = True
+
     def _live(self, key: RankKey) -> _Rank | None:
         rank = self._ranks.get(key)
         if rank is None:

@@ -8,7 +8,7 @@ no program alive, no object left; and the checkers are silent. What only ever re
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -28,7 +28,7 @@ from steersman.model.policy import Policy
 from steersman.model.resources import Device, Resources
 from steersman.model.snapshot import FINAL_PHASES, Phase, Snapshot, WorkloadState
 from steersman.model.workload import Artifact, CheckpointPolicy, Input, Job, Retry, RetryEvent, Workload
-from steersman.ports.driver import ArtifactReport, Driver, RankKey, StartOrder
+from steersman.ports.driver import ArtifactReport, Driver, RankKey, RankReport, StartOrder
 from steersman.ports.journal import Journal
 from steersman.ports.sensor import Sensor
 from steersman.sim.checkers import Evidence, Life, violations
@@ -37,7 +37,7 @@ from steersman.sim.driver import Behaviour, SimDriver
 from steersman.sim.plane import LATENCY_MS_MAX, InlineExecutor, Plane, Weather
 
 BEGIN_MS = 1_700_000_000_000
-STEPS = 40
+STEPS = 60
 STEP_MS_MAX = 3_000
 CALM_MS_MAX = 3_600_000
 CALM_STEP_MS = 1_000
@@ -67,8 +67,11 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 class Storm:
     """One seed's world. `journal` outlives the planes; `sensor` makes the sensor of a driver."""
 
-    def __init__(self, seed: int, journal: Journal, sensor: Callable[[Driver], Sensor]) -> None:
+    def __init__(
+        self, seed: int, journal: Journal, sensor: Callable[[Driver], Sensor], *, steps: int = STEPS
+    ) -> None:
         self.seed = seed
+        self.steps = steps
         self.journal = journal
         self.chance = random.Random(seed)  # noqa: S311 - a seed, not a secret
         self.clock = VirtualClock(BEGIN_MS)
@@ -103,7 +106,7 @@ class Storm:
             for item in order.job.artifacts
         )
         behaviour = Behaviour(
-            run_ms=own.choice((0, 1, 300, 2_000, 9_000, 40_000)),
+            run_ms=own.choice((0, 1, 300, 2_000, 9_000, 9_000, 40_000)),
             setup_ms=own.choice((0, 0, 200)),
             checkpoint_ms=700 if order.job.checkpoint.enabled else None,
             ignores_term=own.random() < 0.2,
@@ -126,7 +129,7 @@ class Storm:
         await self._plane()
         self._submit(PolicySet(policy=POLICY))
         self._submit(FleetDeclared(fleet=self._fleet()))
-        for _ in range(STEPS):
+        for _ in range(self.steps):
             await self._step()
         self._calm, self.weather = True, Weather()
         found = await self._converge()
@@ -195,9 +198,7 @@ class Storm:
             case "client":
                 self._submit(self._command())
             case "kill-rank":
-                running = [report.key for report in await self.driver.observe() if report.state == "running"]
-                if running:
-                    self.driver.kill(chance.choice(running), chance.choice(("exited", "lost")))
+                self._kill_rank(plane.engine.snapshot, await self.driver.observe())
             case "crash":
                 for _ in range(chance.randrange(200)):
                     await asyncio.sleep(0)
@@ -216,6 +217,21 @@ class Storm:
             case _:
                 await self.clock.advance(chance.randrange(STEP_MS_MAX))
         await self.clock.advance(chance.choice((0, 1, 40)))
+
+    def _kill_rank(self, snapshot: Snapshot, reports: Sequence[RankReport]) -> None:
+        running = [report.key for report in reports if report.state == "running"]
+        if not running:
+            return
+        key = self.chance.choice(running)
+        run = snapshot.runs.get(key.run)
+        seen = run is not None and run.ranks[key.rank].started_ms is not None
+        match self.chance.choice(("exited", "lost", "vanished")):
+            case "vanished" if seen:  # one that nobody has seen yet would just be begun anew
+                self.driver.vanish(key)
+            case "lost":
+                self.driver.kill(key, "lost")
+            case _:
+                self.driver.kill(key)
 
     async def _converge(self) -> list[str]:
         """Wait for the calm state; what is not calm when the time is up."""
@@ -261,10 +277,15 @@ class Storm:
         name = chance.choice(self._names)
         match chance.choice(("up", "up", "up", "stop", "down")):
             case "up":
-                spec = self._workload(name)
-                return WorkloadDeclared(
-                    workload=spec, digest=f"{chance.random()}", restarts=chance.random() < 0.7
-                )
+                spec, restarts = self._workload(name), True
+                before = self.planes[-1].engine.snapshot.workloads.get(name)
+                if before is not None and chance.random() < 0.4:  # a change that needs no new run
+                    job = msgspec.structs.replace(before.spec.body, retry=spec.body.retry)
+                    spec, restarts = (
+                        msgspec.structs.replace(before.spec, body=job, priority=spec.priority),
+                        False,
+                    )
+                return WorkloadDeclared(workload=spec, digest=f"{chance.random()}", restarts=restarts)
             case "stop":
                 return StopRequested(workload=name)
             case _:
@@ -276,11 +297,11 @@ class Storm:
             Node(
                 id=NodeId(f"node-{number}"),
                 driver="sim",
-                cpu_milli=chance.choice((1_000, 2_000, 4_000)),
+                cpu_milli=chance.choice((1_000, 2_000, 2_000)),
                 memory_bytes=chance.choice((2, 8)) * GIB,
                 devices=tuple(
                     Device(id=DeviceId(f"gpu-{number}-{at}"), kind="A100")
-                    for at in range(chance.choice((0, 0, 2)))
+                    for at in range(chance.choice((0, 2)))
                 ),
             )
             for number in range(chance.randint(1, 3))
@@ -300,20 +321,20 @@ class Storm:
         )
         job = Job(
             run="train",
-            num_nodes=chance.choice((1, 1, 1, 2, 3)),
+            num_nodes=chance.choice((1, 1, 1, 1, 2, 3)),
             inputs=inputs,
             artifacts=(Artifact(name="out", path="out"),) if chance.random() < 0.5 else (),
             max_duration_ms=chance.choice((None, None, 5_000)),
             stop_grace_ms=chance.choice((0, 500, 3_000)),
             retry=Retry(on_events=events, attempts_max=chance.choice((1, 3, 9))),
-            checkpoint=CheckpointPolicy(enabled=chance.random() < 0.6, interval_ms_min=500),
+            checkpoint=CheckpointPolicy(enabled=chance.random() < 0.8, interval_ms_min=500),
         )
         resources = Resources(
-            cpu_milli=chance.choice((500, 1_000, 2_000)),
+            cpu_milli=chance.choice((500, 1_000, 1_000, 2_000)),
             memory_bytes=chance.choice((0, GIB)),
-            accelerators=(("A100", 1),) if chance.random() < 0.2 else (),
+            accelerators=(("A100", 1),) if chance.random() < 0.15 else (),
         )
-        return Workload(name=name, body=job, resources=resources, priority=chance.randint(-1, 2))
+        return Workload(name=name, body=job, resources=resources, priority=chance.choice((-1, 0, 0, 1, 2)))
 
 
 _FAULTS: dict[str, Callable[[Behaviour], Behaviour]] = {
