@@ -164,7 +164,8 @@ async def main():
     key = RankKey(run="job.7", rank=0)
     if verb == "start":
         await driver.start(StartOrder(
-            key=key, workload="job", generation=1, lineage=1, decision="7.0", epoch=1, job=Job(run=script), num_ranks=1,
+            key=key, workload="job", generation=1, lineage=1, decision="7.0", epoch=1,
+            job=Job(run=script), num_ranks=1,
             placement=Placement(rank=0, node="n", cpu_milli=1000, memory_bytes=256 << 20),
             checkpoint_interval_ms=None, secrets=(("TOKEN", "t" * 100_000),)))
     elif verb == "stop":
