@@ -57,6 +57,7 @@ def order(job: Job, **changes: object) -> StartOrder:
         "key": KEY,
         "workload": WorkloadName("job"),
         "generation": 1,
+        "lineage": 1,
         "decision": "7.0",
         "epoch": 1,
         "job": job,

@@ -23,6 +23,15 @@ def _expected(golden: Path) -> list[dict[str, Any]]:
     return records
 
 
+def _as_then(now: Any, then: Any) -> Any:
+    """What is read today, without the fields that records have gained since (each has a default)."""
+    if isinstance(now, dict) and isinstance(then, dict):
+        return {key: _as_then(value, then[key]) for key, value in now.items() if key in then}
+    if isinstance(now, list) and isinstance(then, list) and len(now) == len(then):
+        return [_as_then(*pair) for pair in zip(now, then, strict=True)]
+    return now
+
+
 @pytest.mark.parametrize("golden", GOLDENS, ids=lambda golden: golden.name)
 def test_a_golden_journal_opens_verifies_and_reads_as_it_was(golden: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
@@ -35,7 +44,8 @@ def test_a_golden_journal_opens_verifies_and_reads_as_it_was(golden: Path, tmp_p
         assert verification.problems == ()
         assert verification.rows == len(expected)
         assert journal.head().digest.hex() == expected[-1]["digest"]
-        assert [described(record) for record in journal.read()] == expected
+        found = [described(record) for record in journal.read()]
+        assert [_as_then(now, then) for now, then in zip(found, expected, strict=True)] == expected
         assert journal.append([sized(1)], at_ms=1) == len(expected) + 1, "an old home goes on"
         assert journal.verify().problems == ()
 
