@@ -16,6 +16,8 @@ RUN_SECONDS_MAX = 60
 SECONDS_MAX = 20
 """How long one answer of the API may take."""
 KEPT = frozenset({"PATH", "LANG"})
+HELLO = "name: hello\nrun: echo hello\n"
+LONG = "name: long\nrun: sleep 600\nstop_duration: 1s\n"
 STEER = (sys.executable, "-P", "-W", "error", "-m", "steersman.app.cli")
 
 
@@ -88,6 +90,36 @@ def end_work(home: Path) -> None:
     """Remove every workload and end the control plane, whichever is there."""
     steer(home, "down", "--all")
     steer(home, "server", "--stop")
+
+
+def write(path: Path, text: str) -> str:
+    """A file with its folders; its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return str(path)
+
+
+def phases(home: Path) -> dict[str, str]:
+    """The phase of every workload."""
+    return {row["name"]: row["phase"] for row in steer_json(home, "status")["workloads"]}
+
+
+def refused(run: "subprocess.CompletedProcess[str]", words: str, code: int = 1) -> None:
+    """An error in two lines, the exit code, nothing on stdout, and no traceback."""
+    assert run.returncode == code, (run.stdout, run.stderr)
+    assert words in run.stderr
+    lines = [line for line in run.stderr.splitlines() if not line.startswith("warning:")]
+    assert [line.split(":")[0] for line in lines] == ["error", "hint"], run.stderr
+    assert run.stdout == ""
+
+
+def running(home: Path, name: str) -> str:
+    """The run of a workload once it runs."""
+    for _ in range(200):
+        for row in steer_json(home, "status")["workloads"]:
+            if row["name"] == name and row["run_state"] == "running":
+                return str(row["run"])
+    raise AssertionError(f"{name} does not run")
 
 
 class Api:

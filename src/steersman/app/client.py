@@ -73,6 +73,11 @@ class Client:
         self._headers = {"Authorization": f"Bearer {token}"}
         self._connection = http.client.HTTPConnection(ADDRESS, server.port, timeout=TIMEOUT_SECONDS)
 
+    def turn_to(self, server: ServerFile) -> None:
+        """Go on with another control plane of the same home; the token is the home's."""
+        self._connection.close()
+        self._connection = http.client.HTTPConnection(ADDRESS, server.port, timeout=TIMEOUT_SECONDS)
+
     def __enter__(self) -> "Client":
         return self
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 
 from steersman.app import audit, declare, doctor, logs, views
-from steersman.app.machine import local_fleet
+from steersman.app.machine import local_fleet, this_machine
 from steersman.app.planning import plan_view
 from steersman.app.settings import Settings
 from steersman.app.wire import (
@@ -37,6 +37,7 @@ from steersman.model.events import Event, RemoveRequested, StopRequested
 from steersman.model.ids import WorkloadName
 from steersman.model.snapshot import FINAL_PHASES, Snapshot, WorkloadState
 from steersman.ports import run_dir
+from steersman.spec.parse import Parsed
 
 FOLD_WAIT_MS = 5_000
 """How long a writer waits for the fold of what it stored."""
@@ -65,8 +66,9 @@ class Control:
 
     async def up(self, submission: Submission) -> UpView:
         """Declare. Raises SpecError, and then nothing of the submission counts."""
+        here, parsed = await self._read(submission)
         async with self._turn:
-            found = await self._declared(submission)
+            found = await asyncio.to_thread(declare.compare, parsed, self._engine.snapshot, here)
             position = await self._submit(found.events)
         return UpView(
             workloads=found.workloads, fleet=found.fleet, warnings=found.warnings, position=position
@@ -74,7 +76,8 @@ class Control:
 
     async def plan(self, submission: Submission) -> PlanView:
         """What `up` would do; changes nothing. Raises SpecError."""
-        found = await self._declared(submission)
+        here, parsed = await self._read(submission)
+        found = await asyncio.to_thread(declare.compare, parsed, self._engine.snapshot, here)
         _, plan = self._engine.preview(found.events)
         return plan_view(found, plan)
 
@@ -103,15 +106,19 @@ class Control:
             position = await self._submit(events)
         return NamesView(names=tuple(names), position=position)
 
-    async def _declared(self, submission: Submission) -> declare.Declaration:
-        """Parsed in a thread, for a large submission takes a while; the snapshot is immutable."""
+    async def _read(self, submission: Submission) -> tuple[declare.Here, Parsed]:
+        """Parsed in a thread, for a large submission and the files of its workdirs take a while.
+
+        Not in a writer's turn: nobody else waits for it.
+        """
         here = declare.Here(
             home=self._settings.home,
             user=self._settings.user,
             fleet=local_fleet(),
             secrets=await asyncio.to_thread(self._secrets.list),
+            machine=this_machine(),
         )
-        return await asyncio.to_thread(declare.declare, submission, self._engine.snapshot, here)
+        return here, await asyncio.to_thread(declare.read, submission, here)
 
     async def _submit(self, events: Sequence[Event]) -> int:
         if not events:

@@ -7,41 +7,50 @@ that failed or was stopped is declared anew by it, for then the user asks for it
 
 What the parser cannot know is checked here: that a workdir exists, that inputs from outside the submission
 name workloads and artifacts that are there, that nothing waits in a circle, that secrets are set.
+
+A workdir is part of a declaration with all that is in it: its digest is taken here, so that a script that
+was edited is a change like any other. That reads every file of it, so `read` is a step of its own, which
+needs no snapshot: nobody who declares something else waits for it.
 """
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, MutableMapping
 from difflib import get_close_matches
 from pathlib import Path
 
 import msgspec
 from msgspec.structs import replace
 
+from steersman.app.machine import Machine
 from steersman.app.wire import ChangeView, DeclaredView, Document, Submission
-from steersman.model.errors import SpecError
+from steersman.drivers.local.folders import workdir_digest
+from steersman.model.errors import DriverError, SpecError
 from steersman.model.events import Event, FleetDeclared, WorkloadDeclared
 from steersman.model.fleet import Fleet
 from steersman.model.ids import WorkloadName
 from steersman.model.snapshot import Phase, Snapshot, WorkloadState
+from steersman.model.units import format_bytes, format_cpu
 from steersman.model.workload import Workload
 from steersman.spec.diff import diff
 from steersman.spec.digest import digest
 from steersman.spec.parse import Origin, Parsed, external_inputs, merge, parse
 
 _AGAIN = frozenset({Phase.FAILED, Phase.STOPPED})
+LOCAL_DRIVER = "local"
 
 
 class Here(msgspec.Struct, frozen=True, kw_only=True):
     """What a submission is checked against besides the snapshot.
 
     `fleet` is what to declare when no fleet ever was; `secrets` are the names of those that are set; `user`
-    is what ``~`` stands for.
+    is what ``~`` stands for; `machine` is what there is of the machine that local nodes are on.
     """
 
     home: Path
     user: Path
     fleet: Fleet
     secrets: Collection[str]
+    machine: Machine
 
 
 class Declaration(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +64,17 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
 
 def declare(submission: Submission, snapshot: Snapshot, here: Here) -> Declaration:
     """The events of a submission. Raises SpecError, and then nothing of it counts."""
-    parsed = merge([_parse(document, here) for document in submission.documents])
+    return compare(read(submission, here), snapshot, here)
+
+
+def read(submission: Submission, here: Here) -> Parsed:
+    """What a submission says, whatever is declared already; reads every workdir whole. Raises SpecError."""
+    digests: dict[Path, str] = {}
+    return merge([_parse(document, here, digests) for document in submission.documents])
+
+
+def compare(parsed: Parsed, snapshot: Snapshot, here: Here) -> Declaration:
+    """The events of what was read, against what is declared. Raises SpecError."""
     _check_inputs(parsed, snapshot)
     _check_secrets(parsed, here.secrets)
     fleet = _fleet(parsed, snapshot, here)
@@ -69,7 +88,7 @@ def declare(submission: Submission, snapshot: Snapshot, here: Here) -> Declarati
         events=tuple(events),
         workloads=tuple(workloads),
         fleet=None if fleet is None else fleet.name,
-        warnings=parsed.warnings,
+        warnings=(*parsed.warnings, *_too_large(parsed.fleet, here.machine)),
     )
 
 
@@ -103,6 +122,23 @@ def _fleet(parsed: Parsed, snapshot: Snapshot, here: Here) -> Fleet | None:
     return None if parsed.fleet == current else parsed.fleet
 
 
+def _too_large(fleet: Fleet | None, machine: Machine) -> Iterator[str]:
+    """Warnings about local nodes that are more, together, than the machine they are on."""
+    nodes = [] if fleet is None else [node for node in fleet.nodes if node.driver == LOCAL_DRIVER]
+    cpu_milli = sum(node.cpu_milli for node in nodes)
+    memory_bytes = sum(node.memory_bytes for node in nodes)
+    lacks = []
+    if cpu_milli > machine.cpu_milli:
+        lacks.append((f"{format_cpu(cpu_milli)} cores", format_cpu(machine.cpu_milli)))
+    if memory_bytes > machine.memory_bytes:
+        lacks.append((f"{format_bytes(memory_bytes)} of memory", format_bytes(machine.memory_bytes)))
+    for declared, there in lacks:
+        yield (
+            f"the fleet's local nodes have {declared}, this machine {there}: "
+            "limits hold, but programs will share"
+        )
+
+
 # Workloads.
 
 
@@ -112,7 +148,10 @@ def _compare(before: WorkloadState | None, after: Workload) -> tuple[DeclaredVie
     changes = (
         ()
         if before is None
-        else tuple(ChangeView(path=each.path, before=each.before, after=each.after) for each in found.changes)
+        else tuple(
+            ChangeView(path=each.path, before=each.before, after=each.after, note=each.note)
+            for each in found.changes
+        )
     )
     event = WorkloadDeclared(workload=after, digest=digest(after), restarts=found.restarts)
     if before is None:
@@ -126,7 +165,7 @@ def _compare(before: WorkloadState | None, after: Workload) -> tuple[DeclaredVie
     return DeclaredView(name=after.name, kind="unchanged"), None
 
 
-def _parse(document: Document, here: Here) -> Parsed:
+def _parse(document: Document, here: Here, digests: MutableMapping[Path, str]) -> Parsed:
     parsed = parse(document.text, document.source)
     folder = Path(document.folder)
     if not folder.is_absolute():
@@ -136,7 +175,7 @@ def _parse(document: Document, here: Here) -> Parsed:
             source=document.source,
         )
     workloads = tuple(
-        _placed(workload, origin, folder, here)
+        _with_files(_placed(workload, origin, folder, here), origin, digests)
         for workload, origin in zip(parsed.workloads, parsed.origins, strict=True)
     )
     return replace(parsed, workloads=workloads)
@@ -164,6 +203,22 @@ def _placed(workload: Workload, origin: Origin, folder: Path, here: Here) -> Wor
             "give the job a folder of its own, or choose another home with --home",
         )
     return replace(workload, body=replace(workload.body, workdir=str(path)))
+
+
+def _with_files(workload: Workload, origin: Origin, digests: MutableMapping[Path, str]) -> Workload:
+    """The workload with the digest of what is in its workdir; `digests` holds those already taken."""
+    if workload.body.workdir is None:
+        return workload
+    path = Path(workload.body.workdir)
+    try:
+        found = digests[path] if path in digests else workdir_digest(path)
+    except DriverError as error:
+        raise _wrong_workdir(origin, error.message, error.hint) from error
+    except OSError as error:
+        what = f"{error.filename!r} in the workdir cannot be read: {error.strerror}"
+        raise _wrong_workdir(origin, what, "check its mode, or keep it out of the workdir") from error
+    digests[path] = found
+    return replace(workload, body=replace(workload.body, workdir_digest=found))
 
 
 def _wrong_workdir(origin: Origin, message: str, hint: str) -> SpecError:

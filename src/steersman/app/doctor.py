@@ -1,7 +1,8 @@
 """What could stand in the way: checks of this machine and of a home, each with a hint.
 
 The same checks answer `steer doctor` and the API. They change nothing that lasts: the disk is probed with a
-file that has no name, and limits with a control group that is removed at once.
+file that has no name, limits with a control group, and the place for a home with a folder, both removed at
+once. Of the journal only its two ends are looked at, so that the answer does not take longer as it grows.
 """
 
 import os
@@ -17,7 +18,9 @@ from steersman.app.settings import Settings, check_home
 from steersman.app.versions import sqlite_version
 from steersman.app.wire import CheckView, DoctorView
 from steersman.dataplane.shim import cgroup
-from steersman.journal.connect import engine_is_safe
+from steersman.journal.anchor import ANCHOR_NAME
+from steersman.journal.connect import DATABASE_NAME, engine_is_safe
+from steersman.journal.sqlite import SqliteJournal
 from steersman.model.errors import SteersmanError
 from steersman.model.units import format_bytes
 
@@ -35,7 +38,7 @@ def examine(settings: Settings) -> DoctorView:
     home, home_check = _home(settings.home)
     checks = [_python(), _sqlite(), _cgroup(), home_check]
     if home is not None:
-        checks += [_fsync(home), _space(home)]
+        checks += [_fsync(home), _space(home), _journal(home)]
     checks += [_clock(), *_server(settings, usable=home is not None)]
     return DoctorView(checks=tuple(checks))
 
@@ -76,14 +79,45 @@ def _cgroup() -> CheckView:
 
 
 def _home(home: Path) -> tuple[Path | None, CheckView]:
-    if not home.exists():
-        words = f"{home} does not exist yet; `steer up` makes it"
-        return None, CheckView(name="home", state="ok", words=words)
     try:
+        if not home.exists():
+            _probe_place(home)
+            words = f"{home} does not exist yet; `steer up` makes it"
+            return None, CheckView(name="home", state="ok", words=words)
         check_home(home)
+    except OSError as error:
+        words = f"{home} does not exist and cannot be made: {error.strerror}"
+        hint = "choose another with --home"
+        return None, CheckView(name="home", state="problem", words=words, hint=hint)
     except SteersmanError as error:
         return None, CheckView(name="home", state="problem", words=error.message, hint=error.hint)
     return home, CheckView(name="home", state="ok", words=str(home))
+
+
+def _probe_place(home: Path) -> None:
+    """Make a folder where the home, or the first of its parents that is missing, would be. Raises OSError."""
+    place = next(parent for parent in home.parents if parent.exists())
+    with tempfile.TemporaryDirectory(prefix=".steersman-doctor-", dir=place):
+        pass
+
+
+def _journal(home: Path) -> CheckView:
+    """The journal opens, its format is known, and its end is the one that was acknowledged last."""
+    if not any((home / name).exists() for name in (DATABASE_NAME, f"{DATABASE_NAME}-wal", ANCHOR_NAME)):
+        return CheckView(name="journal", state="ok", words="none yet; the first `steer up` makes it")
+    try:
+        reader = SqliteJournal.open_reader(home)
+        try:
+            head = reader.check_end()
+        finally:
+            reader.close()
+    except OSError as error:
+        words = f"the journal of {home} cannot be read: {error.strerror}"
+        return CheckView(name="journal", state="problem", words=words, hint="check the mode of its files")
+    except SteersmanError as error:
+        return CheckView(name="journal", state="problem", words=error.message, hint=error.hint)
+    words = f"{head.position} events, ends as acknowledged; `steer audit --verify` reads all of it"
+    return CheckView(name="journal", state="ok", words=words)
 
 
 def _fsync(home: Path) -> CheckView:

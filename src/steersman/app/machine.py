@@ -3,6 +3,7 @@
 import contextlib
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from steersman.model.fleet import Fleet, Node
 from steersman.model.ids import NodeId
@@ -14,12 +15,25 @@ MEMORY_SHARE_PERCENT = 90
 _CGROUP_MEMORY = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
+class Machine(NamedTuple):
+    """What this process may use of the machine it runs on."""
+
+    cpu_milli: int
+    memory_bytes: int
+
+
+def this_machine() -> Machine:
+    """All of it, the system's own share included."""
+    return Machine(cpu_milli=1_000 * len(os.sched_getaffinity(0)), memory_bytes=_memory_bytes())
+
+
 def local_fleet() -> Fleet:
     """The fleet of a home that never declared one: this machine, as far as this process may use it."""
+    machine = this_machine()
     node = Node(
         id=NodeId("local"),
-        cpu_milli=1_000 * len(os.sched_getaffinity(0)),
-        memory_bytes=_memory_bytes() * MEMORY_SHARE_PERCENT // 100,
+        cpu_milli=machine.cpu_milli,
+        memory_bytes=machine.memory_bytes * MEMORY_SHARE_PERCENT // 100,
     )
     return Fleet(name="local", nodes=(node,))
 

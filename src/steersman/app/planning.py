@@ -7,7 +7,7 @@ read from the journal, or is empty when the home has none yet; nothing is writte
 from itertools import islice
 
 from steersman.app.declare import Declaration, Here, declare
-from steersman.app.machine import local_fleet
+from steersman.app.machine import local_fleet, this_machine
 from steersman.app.settings import Settings, check_home
 from steersman.app.views import decision_view
 from steersman.app.wire import PlanView, Submission
@@ -45,6 +45,7 @@ def plan_offline(submission: Submission, settings: Settings, now_ms: int) -> Pla
         user=settings.user,
         fleet=local_fleet(),
         secrets=Secrets(settings.home).list(),
+        machine=this_machine(),
     )
     snapshot = stored_snapshot(settings)
     found = declare(submission, snapshot, here)

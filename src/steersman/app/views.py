@@ -64,6 +64,7 @@ def row(snapshot: Snapshot, state: WorkloadState, progress: Progress) -> Row:
         settled=settled(snapshot, state),
         code="" if state.reason is None else state.reason.code.value,
         reason="" if state.reason is None else describe(state.reason),
+        rank=_rank_of(state),
         run=None if run is None else run.id,
         run_state="" if run is None else run.state.value,
         nodes=() if run is None else _nodes(run),
@@ -88,6 +89,12 @@ def row(snapshot: Snapshot, state: WorkloadState, progress: Progress) -> Row:
         stopping=state.stop_requested,
         removing=state.removing,
     )
+
+
+def _rank_of(state: WorkloadState) -> int | None:
+    """The rank that the reason names."""
+    rank = None if state.reason is None else dict(state.reason.facts).get("rank")
+    return rank if isinstance(rank, int) else None
 
 
 def current_run(snapshot: Snapshot, state: WorkloadState) -> Run | None:

@@ -54,9 +54,12 @@ class ErrorAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChangeView(msgspec.Struct, frozen=True, kw_only=True):
+    """One changed key, before and after. `note` says what changed where both are the same words."""
+
     path: str
     before: str | None
     after: str | None
+    note: str = ""
 
 
 class DeclaredView(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,7 +116,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     `reason` is in words and `code` its stable code; `step` to `samples_per_second` are the run's last report.
     `declared_at` is the journal position that gives a workload its place among those of one priority.
-    `cpu_milli` to `accelerators` are asked for by each of `num_nodes` ranks.
+    `cpu_milli` to `accelerators` are asked for by each of `num_nodes` ranks. `rank` is the one that the
+    reason is about, when it is about one.
     """
 
     name: str
@@ -121,6 +125,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     settled: bool
     code: str = ""
     reason: str = ""
+    rank: int | None = None
     run: str | None = None
     run_state: str = ""
     nodes: tuple[str, ...] = ()

@@ -69,6 +69,15 @@ class SqliteReader:
             )
         return state.head
 
+    def check_end(self) -> Head:
+        """The end of what was acknowledged, found in the database as the anchor has it.
+
+        Looks at that one row: `verify` reads all. Raises JournalCorrupt.
+        """
+        anchored = self.head()  # before the rows are read: events may be added meanwhile
+        self._rows.check_end(anchored, "restore the home from a backup; `steer audit --verify` tells more")
+        return anchored
+
     def read(self, after: int = 0, limit: int | None = None) -> Iterator[Record]:
         """Acknowledged records after a position, in order; JournalCorrupt at the first altered one."""
         end = self.head().position

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import apsw
 
-from steersman.journal.chain import ZERO_DIGEST, ChainChecker, Problems, RawRow, verify_rows
+from steersman.journal.chain import ZERO_DIGEST, ChainChecker, Problems, RawRow, lost_tail, verify_rows
 from steersman.journal.connect import DAMAGED, connect, opening_failed
 from steersman.model.errors import JournalCorrupt, JournalError
 from steersman.ports.journal import Head, Record, Verification
@@ -66,6 +66,20 @@ class Rows:
         with self.using() as connection:
             found = connection.execute("SELECT digest FROM events WHERE position = ?", (position,)).get
         return found if isinstance(found, bytes) else None
+
+    def check_end(self, anchored: Head, hint: str) -> int:
+        """The position of the last row, if the anchored head is among the rows. Raises JournalCorrupt."""
+        end = self.end()
+        if end < anchored.position:
+            raise JournalCorrupt(
+                f"the journal {self._path} is cut short: {lost_tail(end, anchored.position)}", hint=hint
+            )
+        if self.digest_at(anchored.position) != anchored.digest:
+            raise JournalCorrupt(
+                f"the journal {self._path} is not the one its anchor is of: row {anchored.position} differs",
+                hint=hint,
+            )
+        return end
 
     def checked(self, after: int, upto: int) -> Iterator[Record]:
         """Rows after a position, up to one, in order. Raises JournalCorrupt at the first altered row."""

@@ -33,7 +33,7 @@ from pathlib import Path
 import apsw
 
 from steersman.journal.anchor import ANCHOR_NAME, Anchor, AnchorState, read_anchor
-from steersman.journal.chain import EMPTY_HEAD, lost_tail, make_records
+from steersman.journal.chain import EMPTY_HEAD, make_records
 from steersman.journal.connect import (
     DATABASE_NAME,
     connect,
@@ -215,16 +215,8 @@ class SqliteJournal:
 
     def _check_end(self) -> Head:
         """Compare the end with the anchor, check the rows around it, and bring the anchor to the end."""
-        anchored, end = self._anchor.head, self._rows.end()
-        if end < anchored.position:
-            raise JournalCorrupt(
-                f"the journal {self._path} is cut short: {lost_tail(end, anchored.position)}", hint=_RESTORE
-            )
-        if self._rows.digest_at(anchored.position) != anchored.digest:
-            raise JournalCorrupt(
-                f"the journal {self._path} is not the one its anchor is of: row {anchored.position} differs",
-                hint=_RESTORE,
-            )
+        anchored = self._anchor.head
+        end = self._rows.check_end(anchored, _RESTORE)
         head = anchored
         for record in self._rows.checked(max(0, anchored.position - OPEN_CHECK_ROWS), end):
             head = Head(position=record.position, digest=record.digest)

@@ -71,12 +71,17 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, tag="job"):
-    """Work that ends. `num_nodes` ranks start together or not at all; `resources` is per rank."""
+    """Work that ends. `num_nodes` ranks start together or not at all; `resources` is per rank.
+
+    `workdir_digest` is the digest of the workdir's content when it was declared (``sha256:<hex>``); None when
+    there is no workdir, or when an older build declared it. No key of a declaration sets it.
+    """
 
     num_nodes: int = 1
     setup: str | None = None
     run: str
     workdir: str | None = None
+    workdir_digest: str | None = None
     envs: tuple[tuple[str, str], ...] = ()
     secrets: tuple[SecretRef, ...] = ()
     inputs: tuple[Input, ...] = ()

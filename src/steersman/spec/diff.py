@@ -20,12 +20,19 @@ _IN_PLACE_CHECKPOINT = ("checkpoint.interval", "checkpoint.min", "checkpoint.max
 Words = dict[str, tuple[object, str]]
 
 
+FILES_CHANGED = "its files changed"
+
+
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """One path, before and after, as words; None where it was or will be absent."""
+    """One path, before and after, as words; None where it was or will be absent.
+
+    `note` says what changed where the words before and after are the same.
+    """
 
     path: str
     before: str | None
     after: str | None
+    note: str = ""
 
 
 class Diff(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +50,7 @@ def diff(old: Workload | None, new: Workload | None) -> Diff:
     changes = tuple(
         _change(path, before.get(path), after.get(path))
         for path in _paths(before, after)
-        if _value(before.get(path)) != _value(after.get(path))
+        if _value(before.get(path)) != _value(after.get(path)) or _files_changed(path, old, new)
     )
     if old is None or new is None:
         kind: Literal["created", "removed", "unchanged"] = (
@@ -64,8 +71,18 @@ def _value(pair: tuple[object, str] | None) -> object:
     return None if pair is None else pair[0]
 
 
+def _files_changed(path: str, old: Workload | None, new: Workload | None) -> bool:
+    """Whether the workdir holds other files than it did. What an older build did not record is unknown."""
+    if path != "workdir" or old is None or new is None:
+        return False
+    was, now = old.body.workdir_digest, new.body.workdir_digest
+    return was is not None and now is not None and was != now
+
+
 def _change(path: str, before: tuple[object, str] | None, after: tuple[object, str] | None) -> Change:
     old, new = (None if pair is None else pair[1] for pair in (before, after))
+    if before == after:
+        return Change(path=path, before=old, after=new, note=FILES_CHANGED)
     if old is not None and old == new:  # two amounts that only differ in what rounding hides
         old, new = str(_value(before)), str(_value(after))
     return Change(path=path, before=old, after=new)

@@ -9,12 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steersman.app.cli import table
+from steersman.app.cli import explain, table
 from steersman.app.cli.files import collect
 from steersman.app.cli.root import VERBS, load_verb
 from steersman.app.cli.say import clean, columns, one_line
+from steersman.app.cli.terminal import GAP_CELLS, fitted
 from steersman.app.wire import Row
+from steersman.explain.refusals import Refusal
 from steersman.model.errors import SpecError
+from steersman.model.ids import NodeId
+from steersman.model.reasons import Code
 
 HARMLESS = {"\n", "\t"}
 BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
@@ -47,6 +51,84 @@ def test_escapes(text: str, shown: str) -> None:
 
 def test_columns_are_aligned() -> None:
     assert columns(("A", "LONG"), [("xyz", "1"), ("x", "2\n3")]) == "A    LONG\nxyz  1\nx    2\\n3"
+
+
+ROWS = table.status_rows(
+    [
+        Row(
+            name="hello",
+            phase="succeeded",
+            settled=True,
+            run="hello.12",
+            nodes=("local",),
+            reason="succeeded",
+        ),
+        Row(
+            name="train",
+            phase="active",
+            settled=False,
+            run="train.1042",
+            run_state="running",
+            nodes=("local",),
+            step=4000,
+            steps_total=12000,
+            loss=0.21345,
+            samples_per_second=1520.4,
+            reason="placed on local: the best fit among the nodes with room; resumes from step 3800",
+        ),
+    ]
+)
+ORDER = ["AGE", "PREEMPTED", "FAILED", "NODE", "RUN"]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 140, 200])
+def test_a_table_fits_its_terminal(width: int) -> None:
+    """Columns leave in their order, all words stay whole, and only the last column is cut."""
+    found = fitted(table.STATUS_HEAD, ROWS, width)
+    assert sum(max(map(len, column)) + GAP_CELLS for column in found) - GAP_CELLS <= width
+    heads = [column[0] for column in found]
+    gone = [name for name in ORDER if name not in heads]
+    assert gone == ORDER[: len(gone)]
+    assert heads == [name for name in table.STATUS_HEAD if name not in gone]
+    for row, cells in enumerate(ROWS, start=1):
+        for name, cell in zip(table.STATUS_HEAD, cells, strict=True):
+            if name in heads:
+                shown = found[heads.index(name)][row]
+                whole = cell == shown
+                cut = shown.endswith("…") and cell.startswith(shown[:-1].rstrip())
+                fewer = cell.startswith(f"{shown}, ")
+                assert whole or (cut and name == "REASON") or (fewer and name == "PROGRESS"), (name, shown)
+    assert len(found[-1][2]) >= 16
+
+
+def test_a_wide_terminal_shows_everything() -> None:
+    found = fitted(table.STATUS_HEAD, ROWS, 250)
+    assert [tuple(column) for column in found] == list(zip(table.STATUS_HEAD, *ROWS, strict=True))
+
+
+def test_wide_characters_are_counted_as_they_are_drawn() -> None:
+    *_, last = fitted(("NAME", "REASON"), [("a", "漢" * 40)], 40)
+    assert last[1] == "漢" * 16 + "…"
+
+
+def test_a_reason_that_is_the_phase_is_said_once() -> None:
+    row = Row(name="a", phase="succeeded", settled=True, reason="succeeded")
+    assert table.phase_and_reason(row) == "succeeded"
+    row = Row(name="a", phase="failed", settled=True, reason="exited with 3")
+    assert table.phase_and_reason(row) == "failed: exited with 3"
+
+
+@pytest.mark.parametrize(
+    ("code", "asked", "free", "words"),
+    [
+        (Code.NO_CORES, 1_500, 0, ": asks for 1.5 cores, 0 cores free"),
+        (Code.NO_MEMORY, 2**30, 2**20, ": asks for 1 GiB, 1 MiB free"),
+        (Code.NO_DEVICES, 2, 1, ": asks for 2, 1 free"),
+        (Code.NO_NODES, 0, 0, ""),
+    ],
+)
+def test_refusals_are_in_the_units_of_people(code: Code, asked: int, free: int, words: str) -> None:
+    assert explain.amounts(Refusal(node=NodeId("n"), code=code, asked=asked, free=free)) == words
 
 
 @pytest.mark.parametrize(

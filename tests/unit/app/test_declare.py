@@ -1,17 +1,23 @@
 """What a submission becomes, against what is there: the right events, all of them or none."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.unit.app.worlds import FLEET, ended, folded, settle, submission
+from msgspec.structs import replace
+from tests.unit.app.worlds import FLEET, MACHINE, ended, folded, settle, submission
 
 from steersman.app.declare import Declaration, Here, declare, declared_fleet, nearest
+from steersman.app.wire import ChangeView, Submission
 from steersman.decide.cycle import decide
+from steersman.drivers.local import folders
 from steersman.engine.preview import preview
 from steersman.model.errors import SpecError
 from steersman.model.events import FleetDeclared, Observed, RemoveRequested, StopRequested, WorkloadDeclared
 from steersman.model.ids import WorkloadName
 from steersman.model.snapshot import Phase, Snapshot
+from steersman.model.workload import Workload
 
 
 @pytest.fixture
@@ -20,7 +26,7 @@ def here(tmp_path: Path) -> Here:
     home.mkdir()
     user = tmp_path / "user"
     user.mkdir()
-    return Here(home=home, user=user, fleet=FLEET, secrets=("TOKEN",))
+    return Here(home=home, user=user, fleet=FLEET, secrets=("TOKEN",), machine=MACHINE)
 
 
 def kinds(found: Declaration) -> list[str]:
@@ -49,6 +55,26 @@ def test_a_declared_fleet_is_kept_whole(here: Here) -> None:
     assert [type(event) for event in other.events] == [WorkloadDeclared]
     changed = declare(submission(fleet.replace("cpus: 2", "cpus: 3")), snapshot, here)
     assert (len(changed.events), changed.fleet) == (1, "f")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "words"),
+    [
+        ("{name: a, cpus: 4, memory: 8GB}", []),
+        ("{name: a, cpus: 64, memory: 8GB}", ["64 cores, this machine 4"]),
+        ("{name: a, cpus: 3, memory: 1GB}, {name: b, cpus: 1.5, memory: 1GB}", ["4.5 cores, this machine 4"]),
+        ("{name: a, cpus: 1, memory: 9GB}", ["9 GiB of memory, this machine 8 GiB"]),
+        ("{name: a, cpus: 5, memory: 9GB}", ["5 cores", "9 GiB of memory"]),
+    ],
+)
+def test_a_fleet_that_is_larger_than_its_machine_is_told(here: Here, nodes: str, words: list[str]) -> None:
+    asked = submission(f"kind: fleet\nname: f\nnodes: [{nodes}]\n")
+    found = declare(asked, Snapshot(), here)
+    assert len(found.warnings) == len(words)
+    for warning, word in zip(found.warnings, words, strict=True):
+        assert word in warning
+        assert "limits hold, but programs will share" in warning
+    assert declare(asked, folded(Snapshot(), found.events), here).warnings == found.warnings
 
 
 def test_saying_it_again_changes_nothing(here: Here) -> None:
@@ -141,6 +167,123 @@ def test_workdirs_that_are_not_there(here: Here, tmp_path: Path, text: str) -> N
     with pytest.raises(SpecError, match=r"0\.yaml:1: workdir: the workdir") as caught:
         _workdir(text, here, tmp_path)
     assert caught.value.path == "workdir"
+
+
+# What is in a workdir.
+
+
+@pytest.fixture
+def code(tmp_path: Path) -> Path:
+    """A workdir with a script, a module, a link, and what is never copied."""
+    code = tmp_path / "code"
+    (code / "lib").mkdir(parents=True)
+    (code / "train.py").write_text("print(1)\n")
+    (code / "lib" / "a.py").write_text("A = 1\n")
+    (code / "link").symlink_to("train.py")
+    (code / "__pycache__").mkdir()
+    (code / ".git").mkdir()
+    return code
+
+
+def _asked(code: Path) -> Submission:
+    return submission(f"name: a\nrun: python train.py\nworkdir: {code}\n")
+
+
+def _skipped(code: Path) -> None:
+    (code / "__pycache__" / "train.pyc").write_bytes(b"1")
+    (code / ".git" / "HEAD").write_text("x")
+    (code / "venv").mkdir()
+    (code / "venv" / "pyvenv.cfg").write_text("")
+
+
+def _touched(code: Path) -> None:
+    os.utime(code / "train.py", (1, 1))
+
+
+def _relinked(code: Path) -> None:
+    (code / "link").unlink()
+    (code / "link").symlink_to("lib/a.py")
+
+
+@pytest.mark.parametrize(
+    ("edit", "changed"),
+    [
+        (lambda code: (code / "train.py").write_text("print(2)\n"), True),
+        (lambda code: (code / "lib" / "a.py").write_text("A = 2\n"), True),
+        (lambda code: (code / "new.txt").write_text(""), True),
+        (lambda code: (code / "lib" / "a.py").rename(code / "lib" / "b.py"), True),
+        (lambda code: (code / "train.py").chmod(0o755), True),
+        (lambda code: (code / "link").unlink(), True),
+        (_relinked, True),
+        (lambda code: (code / "empty").mkdir(), True),
+        (_skipped, False),
+        (_touched, False),
+    ],
+    ids=["script", "below", "added", "renamed", "executable", "removed", "link", "folder", "skipped", "time"],
+)
+def test_a_job_whose_files_changed_is_changed(
+    here: Here, code: Path, edit: Callable[[Path], object], *, changed: bool
+) -> None:
+    snapshot = settle(Snapshot(), declare(_asked(code), Snapshot(), here).events)
+    snapshot = ended(snapshot, "a", 0)
+    assert kinds(declare(_asked(code), snapshot, here)) == ["a unchanged"]
+    edit(code)
+    found = declare(_asked(code), snapshot, here)
+    assert kinds(found) == ["a changed restarts" if changed else "a unchanged"]
+    if changed:
+        change = ChangeView(path="workdir", before=str(code), after=str(code), note="its files changed")
+        assert found.workloads[0].changes == (change,)
+        assert folded(snapshot, found.events).workloads["a"].phase is Phase.DECLARED
+
+
+def test_a_workdir_declared_by_an_older_build_is_not_called_changed(here: Here, code: Path) -> None:
+    (fleet, event) = declare(_asked(code), Snapshot(), here).events
+    assert isinstance(event, WorkloadDeclared)
+    assert event.workload.body.workdir_digest is not None
+    old = replace(event, workload=_without_digest(event.workload))
+    assert kinds(declare(_asked(code), settle(Snapshot(), [fleet, old]), here)) == ["a unchanged"]
+
+
+def _without_digest(workload: Workload) -> Workload:
+    return replace(workload, body=replace(workload.body, workdir_digest=None))
+
+
+def test_a_workdir_that_is_too_large_or_unreadable(
+    here: Here, code: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folders, "WORKDIR_FILES_MAX", 2)
+    with pytest.raises(SpecError, match=r"0\.yaml:1: workdir: .*is larger than") as caught:
+        declare(_asked(code), Snapshot(), here)
+    assert "keep data out" in caught.value.hint
+    monkeypatch.undo()
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(code / "train.py"))
+
+    monkeypatch.setattr("hashlib.file_digest", refuse)  # root, who may run this, may read anything
+    with pytest.raises(SpecError, match=r"workdir: '.*train\.py' in the workdir cannot be read"):
+        declare(_asked(code), Snapshot(), here)
+
+
+def test_the_digest_is_of_what_the_driver_copies(code: Path, tmp_path: Path) -> None:
+    _skipped(code)
+    home = tmp_path / "driver-home"
+    copy = folders.place_workdir(home, "a-1", str(code))
+    assert folders.workdir_digest(copy) == folders.workdir_digest(code)
+    assert not (copy / ".git").exists()
+
+
+def test_files_of_one_workdir_are_read_once(here: Here, code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Path] = []
+
+    def counted(path: Path) -> str:
+        seen.append(path)
+        return folders.workdir_digest(path)
+
+    monkeypatch.setattr("steersman.app.declare.workdir_digest", counted)
+    texts = [f"name: {name}\nrun: x\nworkdir: {code}\n" for name in "abc"]
+    declare(submission(*texts), Snapshot(), here)
+    assert seen == [code]
 
 
 def test_a_workdir_around_the_home(here: Here, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from steersman.app.declare import Here, declare
+from steersman.app.machine import Machine
 from steersman.app.wire import Document, Submission
 from steersman.decide.cycle import decide
 from steersman.model.events import Decided, Event, Observed, RankExited, RankStarted
@@ -13,7 +14,8 @@ from steersman.model.snapshot import Snapshot
 from steersman.state.fold import fold
 
 FLEET = Fleet(name="here", nodes=(Node(id=NodeId("n1"), cpu_milli=4_000, memory_bytes=2**33),))
-HERE = Here(home=Path("/nowhere/home"), user=Path("/"), fleet=FLEET, secrets=("TOKEN",))
+MACHINE = Machine(cpu_milli=4_000, memory_bytes=2**33)
+HERE = Here(home=Path("/nowhere/home"), user=Path("/"), fleet=FLEET, secrets=("TOKEN",), machine=MACHINE)
 
 
 def submission(*texts: str, folder: str = "/") -> Submission:

@@ -2,6 +2,7 @@
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from steersman.model.workload import Workload
 from steersman.spec.diff import Change, Diff, diff
@@ -110,7 +111,19 @@ def test_a_field_added_to_the_model_cannot_be_forgotten_here() -> None:
     words = {"stop_grace_ms": "stop_duration", "max_duration_ms": "max_duration"}
     workload = {field.name for field in msgspec.structs.fields(Workload)} - {"name", "body"}
     job = {words.get(field.name, field.name) for field in msgspec.structs.fields(type(read(BASE).body))}
-    assert workload | job == paths
+    assert workload | job - {"workdir_digest"} == paths  # told as a change of workdir, see below
+
+
+def test_other_files_in_a_workdir_are_a_change_of_it() -> None:
+    def holding(digest: str | None) -> Workload:
+        one = read(BASE)
+        return replace(one, body=replace(one.body, workdir_digest=digest))
+
+    found = diff(holding("sha256:1"), holding("sha256:2"))
+    assert (found.kind, found.restarts) == ("changed", True)
+    assert found.changes == (Change(path="workdir", before="w", after="w", note="its files changed"),)
+    assert diff(holding("sha256:1"), holding("sha256:1")).kind == "unchanged"
+    assert diff(holding(None), holding("sha256:2")).kind == "unchanged"
 
 
 def test_equal_declarations_have_equal_digests() -> None:

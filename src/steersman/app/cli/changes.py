@@ -38,6 +38,8 @@ def _words(each: DeclaredView) -> str:
 
 
 def _change(change: ChangeView) -> str:
+    if change.note:
+        return change.note
     if change.before is None:
         return f"set to {_short(change.after)}"
     if change.after is None:

@@ -1,16 +1,24 @@
 """`steer explain`: why a workload is where it is, what is in the way, the nearest fix, and what happened."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import typer
 
 from steersman.app.cli.options import Home, Json, Name, connect
 from steersman.app.cli.say import say, say_json
 from steersman.app.client import path
+from steersman.explain.refusals import Refusal
 from steersman.explain.workload import Explanation
+from steersman.model.reasons import Code
+from steersman.model.units import format_bytes, format_cpu
 
 app = typer.Typer(add_completion=False)
+
+_UNITS: Mapping[Code, Callable[[int], str]] = {
+    Code.NO_CORES: lambda milli: f"{format_cpu(milli)} cores",
+    Code.NO_MEMORY: format_bytes,
+}
 
 
 @app.command()
@@ -37,8 +45,7 @@ def _lines(found: Explanation) -> Iterator[str]:
     if found.refused:
         yield "nodes without room: " + ", ".join(f"{count} × {code}" for code, count in found.refused)
     for refusal in found.refusals:
-        amounts = f": asks for {refusal.asked}, {refusal.free} free" if refusal.asked else ""
-        yield f"  {refusal.node}  {refusal.code.value}{amounts}"
+        yield f"  {refusal.node}  {refusal.code.value}{amounts(refusal)}"
     if found.rivals:
         yield "in the way:"
     for rival in found.rivals:
@@ -49,6 +56,14 @@ def _lines(found: Explanation) -> Iterator[str]:
     for moment in found.moments:
         by = f"  [{moment.decision} {moment.code}]" if moment.decision else ""
         yield f"  {_at(moment.at_ms)}  {moment.words}{by}"
+
+
+def amounts(refusal: Refusal) -> str:
+    """What it asks of the node and what is free there, in the units that people write."""
+    if not refusal.asked:
+        return ""
+    shown = _UNITS.get(refusal.code, str)
+    return f": asks for {shown(refusal.asked)}, {shown(refusal.free)} free"
 
 
 def _at(at_ms: int) -> str:

@@ -7,7 +7,8 @@ from typing import Annotated
 import msgspec
 import typer
 
-from steersman.app.cli.options import Home, Json, Name, connect
+from steersman.app.cli.options import Home, Json, Name, connect, patient
+from steersman.app.cli.patient import PatientClient
 from steersman.app.cli.say import clean, note
 from steersman.app.client import Client, path
 from steersman.app.wire import LogView, WorkloadView
@@ -34,16 +35,15 @@ def logs(
 ) -> int:
     """Show a workload's output; with -f until it has ended, through all its runs."""
     with connect(home) as client:
-        reader = _Reader(client, name, rank, as_json=json)
         if follow:
-            reader.follow(run)
+            _Reader(patient(client, home), name, rank, as_json=json).follow(run)
         else:
-            reader.all(run)
+            _Reader(client, name, rank, as_json=json).all(run)
     return 0
 
 
 class _Reader:
-    def __init__(self, client: Client, name: str, rank: int, *, as_json: bool) -> None:
+    def __init__(self, client: Client | PatientClient, name: str, rank: int, *, as_json: bool) -> None:
         self._client = client
         self._name = name
         self._rank = rank

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
+from steersman.app.cli.patient import PatientClient
 from steersman.app.client import Client, find_server
 from steersman.app.settings import Settings, read_settings
 
@@ -43,6 +44,11 @@ def connect(home: Path | None) -> Client:
     """A client of the home's control plane. Raises NoServerError, HomeError, AccessError."""
     settings = settings_of(home)
     return Client(settings.home, find_server(settings))
+
+
+def patient(client: Client, home: Path | None) -> PatientClient:
+    """The same client for a verb that waits: it looks for a control plane that is gone meanwhile."""
+    return PatientClient(settings_of(home), client)
 
 
 R = TypeVar("R")

@@ -19,7 +19,18 @@ from steersman.model.errors import SteersmanError
 
 FAILED = 1
 WRONG_USAGE = 2
+SERVER_LOST = 3
 PLAN_FAILED = 255
+EXIT_OF_CODE = {"server-lost": SERVER_LOST}
+"""Exit codes of errors that are told from a workload's failure, by stable code: no verb is loaded for it."""
+
+_INTERRUPTED: Mapping[str, str] = {
+    "up": "interrupted; what was declared goes on (steer status; steer stop NAME)",
+    "apply": "interrupted; what was declared goes on (steer status; steer stop NAME)",
+    "logs": "interrupted",
+    "status": "interrupted",
+}
+_INTERRUPTED_ELSE = "interrupted: nothing is half-done; `steer status` tells how things are"
 
 
 class Verb(NamedTuple):
@@ -107,7 +118,7 @@ def run(argv: Sequence[str]) -> int:
         code = make_root().main(args=list(argv), prog_name="steer", standalone_mode=False)
     except SteersmanError as error:
         say_error(error.message, error.hint, code=error.code, as_json="--json" in argv)
-        return PLAN_FAILED if verb == "plan" else FAILED
+        return PLAN_FAILED if verb == "plan" else EXIT_OF_CODE.get(error.code, FAILED)
     except typer.TyperException as error:
         hint = f"steer {verb} --help" if verb in VERBS else "steer --help"
         say_error(error.format_message().rstrip("."), hint, code="usage", as_json="--json" in argv)
@@ -115,5 +126,5 @@ def run(argv: Sequence[str]) -> int:
     except typer.Abort:
         code = INTERRUPTED
     if code == INTERRUPTED:
-        sys.stderr.write("interrupted: nothing is half-done; `steer status` tells how things are\n")
+        sys.stderr.write(_INTERRUPTED.get(verb, _INTERRUPTED_ELSE) + "\n")
     return code if isinstance(code, int) else 0

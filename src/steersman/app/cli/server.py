@@ -1,5 +1,6 @@
 """`steer server`: run the control plane here, in the background, or end it."""
 
+import contextlib
 import os
 import signal
 import time
@@ -11,7 +12,7 @@ from steersman.app.background import ensure_server
 from steersman.app.cli import load
 from steersman.app.cli.options import Home, Json, settings_of
 from steersman.app.cli.say import note, say, say_json
-from steersman.app.client import find_server
+from steersman.app.client import NoServerError, find_server
 from steersman.app.machine import process_start
 from steersman.app.server_file import ServerFile
 from steersman.app.settings import PORT_MAX, Settings
@@ -53,26 +54,43 @@ def server(
     if stop:
         _stop(settings, as_json=json)
     elif background:
-        _say(settings, ensure_server(settings, os.environ, note), as_json=json)
+        before = _running(settings)
+        running = ensure_server(settings, os.environ, note)
+        _say(settings, running, as_json=json, ran_before=running == before)
     else:
         load("foreground").run(settings, lambda running: _say(settings, running, as_json=json))
         note("the control plane has ended; work goes on without it")
     return 0
 
 
-def _say(settings: Settings, running: ServerFile, *, as_json: bool) -> None:
+def _say(settings: Settings, running: ServerFile, *, as_json: bool, ran_before: bool = False) -> None:
     if as_json:
         say_json(running)
         return
     if settings.port not in {0, running.port}:
-        note(f"port {settings.port} is taken or was not asked for at its start; it listens on {running.port}")
+        why = "the control plane runs already" if ran_before else f"port {settings.port} is taken"
+        note(f"{why}; listening on {running.port}")
     say(f"control plane of {settings.home}: http://127.0.0.1:{running.port}, pid {running.pid}")
 
 
+def _running(settings: Settings) -> ServerFile | None:
+    try:
+        return find_server(settings)
+    except NoServerError:
+        return None
+
+
 def _stop(settings: Settings, *, as_json: bool) -> None:
-    """Ask for an end and wait for it. Raises NoServerError, HomeError."""
-    running = find_server(settings)
-    os.kill(running.pid, signal.SIGTERM)
+    """Ask for an end and wait for it; none that runs is what was wanted. Raises HomeError."""
+    running = _running(settings)
+    if running is None:
+        if as_json:
+            say_json(None)
+        else:
+            say(f"no control plane runs for the home {settings.home}")
+        return
+    with contextlib.suppress(ProcessLookupError):  # it ended by itself meanwhile
+        os.kill(running.pid, signal.SIGTERM)
     deadline = time.monotonic() + STOP_SECONDS_MAX
     while process_start(running.pid) == running.pid_start:
         if time.monotonic() > deadline:

@@ -6,10 +6,11 @@ from typing import Annotated
 import typer
 
 from steersman.app.cli import load, table
-from steersman.app.cli.options import Home, Json, connect
+from steersman.app.cli.options import Home, Json, connect, patient
+from steersman.app.cli.patient import PatientClient
 from steersman.app.cli.say import note, say, say_json
 from steersman.app.cli.shown import show_table
-from steersman.app.client import Client, path
+from steersman.app.client import path
 from steersman.app.wire import StatusView, WorkloadView
 
 WAIT_MS = 1_000
@@ -38,9 +39,9 @@ def status(name: One = None, *, watch: Watch = False, json: Json = False, home: 
         if json and not watch:
             say_json(found)
         elif watch and sys.stdout.isatty() and not json:
-            _live(client, found)
+            _live(patient(client, home), found)
         elif watch:
-            _repeat(client, found, as_json=json)
+            _repeat(patient(client, home), found, as_json=json)
         else:
             _once(found)
     return 0
@@ -68,7 +69,7 @@ def _once(found: StatusView) -> None:
     )
 
 
-def _live(client: Client, found: StatusView) -> None:
+def _live(client: PatientClient, found: StatusView) -> None:
     terminal = load("terminal")
     with terminal.live() as update:
         while True:
@@ -77,7 +78,7 @@ def _live(client: Client, found: StatusView) -> None:
             found = _next(client, found)
 
 
-def _repeat(client: Client, found: StatusView, *, as_json: bool) -> None:
+def _repeat(client: PatientClient, found: StatusView, *, as_json: bool) -> None:
     while True:
         if as_json:
             say_json(found)
@@ -88,5 +89,5 @@ def _repeat(client: Client, found: StatusView, *, as_json: bool) -> None:
             found = _next(client, found)
 
 
-def _next(client: Client, found: StatusView) -> StatusView:
+def _next(client: PatientClient, found: StatusView) -> StatusView:
     return client.get(path("status"), StatusView, {"after": found.position, "wait_ms": WAIT_MS})

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import typer
 
-from steersman.app.cli.options import Home, Json, Name, Wait, connect
+from steersman.app.cli.options import Home, Json, Name, Wait, connect, patient
 from steersman.app.cli.say import say, say_json
 from steersman.app.cli.watch import watch
 from steersman.app.client import path
@@ -23,7 +23,7 @@ def stop(name: Name, *, wait: Wait = True, json: Json = False, home: Home = None
     """
     with connect(home) as client:
         answer = client.post(path("workloads", name, "stop"), None, NamesView)
-        rows = watch(client, answer.names, _final, quiet=json) if wait else {}
+        rows = watch(patient(client, home), answer.names, _final, quiet=json) if wait else {}
     if json:
         say_json(tuple(rows.values()) if wait else answer)
     else:

@@ -72,6 +72,12 @@ def phase(row: Row) -> str:
     return row.phase
 
 
+def phase_and_reason(row: Row) -> str:
+    """``failed: exited with 3``; the phase alone when the reason is the same word, or there is none."""
+    word = phase(row)
+    return word if row.reason in {"", word} else f"{word}: {row.reason}"
+
+
 def progress(row: Row) -> str:
     """``step 4000/12000, loss 0.2134, 1520 samples/s``; empty when nothing was reported."""
     parts = []

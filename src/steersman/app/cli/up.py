@@ -10,7 +10,7 @@ from steersman.app.background import ensure_server
 from steersman.app.cli import load, table
 from steersman.app.cli.changes import say_declared, say_warnings
 from steersman.app.cli.files import collect
-from steersman.app.cli.options import Files, Home, Json, Wait, settings_of
+from steersman.app.cli.options import Files, Home, Json, Wait, patient, settings_of
 from steersman.app.cli.say import note, say, say_json
 from steersman.app.cli.watch import watch
 from steersman.app.client import Client, NoServerError, find_server, path
@@ -48,7 +48,7 @@ def up(files: Files, *, wait: Wait = True, json: Json = False, home: Home = None
         if not json:
             say_declared(declared.workloads, declared.fleet)
         names = [each.name for each in declared.workloads]
-        rows = watch(client, names, _settled, quiet=json) if wait and names else {}
+        rows = watch(patient(client, home), names, _settled, quiet=json) if wait and names else {}
     if json:
         say_json(Outcome(declared=declared, workloads=tuple(rows.values())))
     else:
@@ -74,7 +74,8 @@ def _say_ends(rows: Mapping[str, Row]) -> None:
         reason = f": {row.reason}" if row.reason and row.reason != row.phase else ""
         if row.phase in BAD_ENDS:
             say(f"{name} {row.phase}{reason}")
-            note(f"hint: steer explain {name}; steer logs {name}")
+            rank = "" if row.rank is None else f" --rank {row.rank}"
+            note(f"hint: steer explain {name}; steer logs {name}{rank}")
         elif row.phase == "succeeded":
             say(f"{name} succeeded")
         else:

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from steersman.app.cli import load, table
+from steersman.app.cli.patient import PatientClient
 from steersman.app.cli.say import note
-from steersman.app.client import Client, path
+from steersman.app.client import path
 from steersman.app.wire import Row, StatusView
 
 WAIT_MS = 1_000
@@ -19,7 +20,7 @@ Show = Callable[[Sequence[Row]], None]
 Done = Callable[[Mapping[str, Row]], bool]
 
 
-def watch(client: Client, names: Collection[str], done: Done, *, quiet: bool) -> dict[str, Row]:
+def watch(client: PatientClient, names: Collection[str], done: Done, *, quiet: bool) -> dict[str, Row]:
     """Wait until `done` says so of the rows of these names; the rows. A workload that is gone has none."""
     wanted = set(names)
     after: int | None = None
@@ -63,7 +64,7 @@ class Lines:
             last_at, last_words = self._progress.get(row.name, (now, ""))
             if self._last.get(row.name) != key:
                 self._last[row.name] = key
-                note(f"{row.name}: {table.phase(row)}" + (f": {row.reason}" if row.reason else ""))
+                note(f"{row.name}: {table.phase_and_reason(row)}")
                 self._progress[row.name] = (now, words)
             elif words != last_words and now - last_at >= PROGRESS_SECONDS:
                 self._progress[row.name] = (now, words)

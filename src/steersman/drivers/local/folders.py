@@ -2,7 +2,8 @@
 
 Both are made under a temporary name and renamed, under a lock file, so that ranks that start together and
 control planes that die half-way neither see nor keep half a copy. Left out of a workdir: ``.git``,
-``__pycache__``, virtual environments (a folder with ``pyvenv.cfg``), sockets, FIFOs, devices.
+``__pycache__``, virtual environments (a folder with ``pyvenv.cfg``), sockets, FIFOs, devices. What is copied
+is what the digest of a workdir covers: both go through the same walk, with the same limits.
 
 The SDK folder holds nothing but ``steersman_trainer``: to put the folder that it is installed in on the
 job's path would show the job Steersman's own packages. It is copied and named by digest, so that a run keeps
@@ -13,7 +14,9 @@ import hashlib
 import os
 import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from steersman.drivers.local.files import DIR_MODE, flocked
 from steersman.model.errors import DriverError
@@ -67,47 +70,86 @@ def _checked(source: str, home: Path) -> Path:
     return path
 
 
+def workdir_digest(source: Path) -> str:
+    """``sha256:<hex>`` over what `place_workdir` would copy: names, contents, links, who may execute a file.
+
+    Raises DriverError when it is too large, OSError when something in it cannot be read.
+    """
+    digest = hashlib.sha256()
+    for entry in _entries(source):
+        name = os.fsencode(entry.path.relative_to(source))
+        digest.update(f"{entry.kind} {entry.size} {len(name)} ".encode() + name)
+        if entry.kind == "link":
+            target = os.fsencode(entry.path.readlink())
+            digest.update(f"{len(target)} ".encode() + target)
+        elif entry.kind in _FILES:
+            with entry.path.open("rb") as file:
+                # Of its own, so that a file that grows meanwhile cannot pass for another file.
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return f"sha256:{digest.hexdigest()}"
+
+
+class _Entry(NamedTuple):
+    path: Path
+    kind: str
+    size: int
+
+
+_FILES = frozenset({"file", "program"})
+
+
 def _copy_tree(source: Path, target: Path) -> None:
+    for entry in _entries(source):
+        here = target / entry.path.relative_to(source)
+        if entry.kind == "link":
+            here.symlink_to(entry.path.readlink())
+        elif entry.kind == "folder":
+            here.mkdir(mode=DIR_MODE)
+        else:
+            shutil.copy2(entry.path, here)
+
+
+def _entries(source: Path) -> Iterator[_Entry]:
+    """Everything that belongs to a workdir, sorted, a folder before what is in it. Raises DriverError."""
     size, count = 0, 0
-    for folder, folders, files in os.walk(source):
-        here = target / Path(folder).relative_to(source)
-        folders[:] = sorted(name for name in folders if _wanted(Path(folder) / name))
-        for name in folders:
-            _copy_folder(Path(folder) / name, here / name)
-        folders[:] = [name for name in folders if not (Path(folder) / name).is_symlink()]
-        for name in sorted(files):
-            size += _copy_file(Path(folder) / name, here / name)
-            count += 1
+    for folder, folders, files in os.walk(source, onerror=_raise):
+        here = Path(folder)
+        folders[:] = sorted(name for name in folders if _wanted(here / name))
+        for name in (*folders, *sorted(files)):
+            entry = _entry(here / name)
+            if entry is None:
+                continue
+            size, count = size + entry.size, count + (entry.kind != "folder")
             if size > WORKDIR_BYTES_MAX or count > WORKDIR_FILES_MAX:
                 raise DriverError(
                     f"the workdir {str(source)!r} is larger than {WORKDIR_BYTES_MAX // 1024**2} MiB "
                     f"or {WORKDIR_FILES_MAX} files",
                     hint="keep data out of the workdir and read it by its absolute path",
                 )
+            yield entry
+        folders[:] = [name for name in folders if not (here / name).is_symlink()]
+
+
+def _raise(error: OSError) -> None:
+    """A folder that cannot be listed must not be left out in silence."""
+    raise error
 
 
 def _wanted(path: Path) -> bool:
     return path.name not in SKIPPED and not (path / "pyvenv.cfg").exists()
 
 
-def _copy_folder(source: Path, target: Path) -> None:
-    if source.is_symlink():
-        target.symlink_to(source.readlink())
-    else:
-        target.mkdir(mode=DIR_MODE)
-
-
-def _copy_file(source: Path, target: Path) -> int:
-    """Copy one file or link; its size in bytes, 0 for what is left out."""
-    status = source.lstat()
+def _entry(path: Path) -> _Entry | None:
+    """What stands there; None for what is left out."""
+    status = path.lstat()
     if stat.S_ISLNK(status.st_mode):
-        target.symlink_to(source.readlink())
-    elif stat.S_ISREG(status.st_mode):
-        if status.st_size > WORKDIR_BYTES_MAX:
-            return status.st_size
-        shutil.copy2(source, target)
-        return status.st_size
-    return 0
+        return _Entry(path, "link", 0)
+    if stat.S_ISDIR(status.st_mode):
+        return _Entry(path, "folder", 0)
+    if stat.S_ISREG(status.st_mode):
+        kind = "program" if status.st_mode & stat.S_IXUSR else "file"
+        return _Entry(path, kind, status.st_size)
+    return None
 
 
 def place_sdk(home: Path, package: Path) -> Path:
