@@ -267,8 +267,7 @@ class SimVfs(apsw.VFS):
         self.disk = SimDisk(random.Random(0))
         super().__init__(name, "unix")
 
-    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> SimVfsFile:  # noqa: N802
-        # SQLite's name, as below.
+    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> SimVfsFile:  # noqa: N802 - SQLite's name
         path = name.filename() if isinstance(name, apsw.URIFilename) else str(name)
         self.disk.step("open", path)
         if path not in self.disk.names and not flags[0] & apsw.SQLITE_OPEN_CREATE:
