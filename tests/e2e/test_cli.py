@@ -7,7 +7,6 @@ import pty
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from tests.e2e.steer_process import (
     LONG,
     STEER,
     control_plane,
-    end_work,
     environ,
     phases,
     refused,
@@ -30,29 +28,6 @@ from tests.e2e.steer_process import (
 
 import steersman
 from steersman.app.cli.root import VERBS
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A home with a control plane that was started by `steer up`."""
-    home = tmp_path_factory.mktemp("cli") / "home"
-    try:
-        run = steer(home, "up", "-", stdin=HELLO.encode())
-        assert run.returncode == 0, run.stderr
-        yield home
-    finally:
-        end_work(home)
-
-
-@pytest.fixture
-def fresh(tmp_path: Path) -> Iterator[Path]:
-    """A home that does not exist yet; what runs in it at the end is ended."""
-    home = tmp_path / "home"
-    try:
-        yield home
-    finally:
-        end_work(home)
-
 
 # Without a control plane.
 

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from tests.e2e.steer_process import (
     HELLO,
     LONG,
     STEER,
-    end_work,
     environ,
     phases,
     refused,
@@ -30,28 +28,6 @@ from tests.e2e.steer_process import (
 from steersman.app.cli.table import STATUS_HEAD
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A home with a control plane that was started by `steer up`."""
-    home = tmp_path_factory.mktemp("waits") / "home"
-    try:
-        run = steer(home, "up", "-", stdin=HELLO.encode())
-        assert run.returncode == 0, run.stderr
-        yield home
-    finally:
-        end_work(home)
-
-
-@pytest.fixture
-def fresh(tmp_path: Path) -> Iterator[Path]:
-    """A home that does not exist yet; what runs in it at the end is ended."""
-    home = tmp_path / "home"
-    try:
-        yield home
-    finally:
-        end_work(home)
 
 
 def test_ending_what_does_not_run_is_no_error(tmp_path: Path) -> None:
