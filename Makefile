@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml
 	@echo "setting up $(VENV) (first time: about a minute)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[examples]' --group dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[examples,onnx,otel]' --group dev
 	@touch $@
 
 # --- the main job ---

@@ -17,6 +17,7 @@ for it must run without Steersman installed; a contract test holds the two toget
         exit.json                    {"exit_code", "signal", "cause", "detail", "at_ms", "stop_delivered",
                                      "artifacts": [{"name", "digest", "size_bytes"}]}; written when the whole
                                      tree is gone and the artifacts are stored, before the lock is dropped
+        ready.json, replica.sock     of a replica: see READY, REPLICA_SOCKET and ports.replica_wire
         progress.json                {"step", "at_ms", "metrics": {name: number}, "completed"} (trainer)
         discarded                    an ended rank that was forgotten; only it and logs/ are left
         logs/                        out.log (program's stdout and stderr), out.log.1 … rotated; shim.err
@@ -83,3 +84,10 @@ it could not begin (the reason follows). No answer: the shim died, and a new sta
 
 EXIT_YIELDED = 75
 """EX_TEMPFAIL: the trainer saved a checkpoint on notice and wants to be resumed."""
+
+READY = "ready.json"
+"""{"at_ms", "load_ms"}: written by a replica once it answers batches; it rings the doorbell then."""
+REPLICA_SOCKET = "replica.sock"
+ENV_REPLICA = "STEERSMAN_REPLICA"
+"""What a replica serves, as JSON: {"service", "revision", "kind": "onnx" | "callable", "target", "threads",
+"batch_size_max", "batch_timeout_ms"}. The model file of kind onnx is its input ``model``."""
