@@ -77,8 +77,8 @@ class ModelStats(msgspec.Struct, frozen=True, kw_only=True):
     refused before any revision was chosen.
 
     `outcomes`: how requests ended, by the words of `Outcome`. `ongoing_us` is the sum over time of requests
-    in flight and queued, in request-microseconds; its difference over a span, divided by the span, is the mean
-    number of ongoing requests. `queued_us` likewise of those that wait. Sketches are in microseconds.
+    in flight and queued, in request-microseconds; its difference over a span, divided by the span, is the
+    mean number of ongoing requests. `queued_us` likewise of those that wait. Sketches are in microseconds.
     `replica_cpu_us` is the CPU that the replicas say their batches took.
     """
 
@@ -143,5 +143,5 @@ Outcome = Literal[
     "replica-lost",
     "client-gone",
 ]
-"""How a request ended. ``invalid`` is a 4xx of the caller's making; ``deadline`` was refused at admission because it
+"""How a request ended. ``invalid`` is a 4xx of the caller's making; ``deadline`` was refused at admission, for it
 could not be met; ``timeout`` was admitted and not answered in time; ``replica-lost`` was tried twice."""

@@ -1,5 +1,6 @@
 """The front door of all services: HTTP in, batches out, an answer for every request that was let in.
 
-Its own processes: one master that holds the listening sockets, and workers that share nothing. It serves the last good configuration with the control plane dead. Never in here: a decision about replicas,
-the journal, or anything on the data port that controls.
+Its own processes: one master that holds the listening sockets, and workers that share nothing. It serves the
+last good configuration with the control plane dead. Never in here: a decision about replicas, the journal, or
+anything on the data port that controls.
 """

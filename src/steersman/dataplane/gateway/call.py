@@ -1,8 +1,8 @@
 """One request between the front (HTTP, codec, keys) and the exchange (queues, batches, replicas).
 
-The front makes a `Call`, finds the pool of the service, has the pool's codec read the body into it, and admits it.
-From then on the exchange owns it and calls `done` exactly once, with an `Answer`; a stream gets `part`
-for each piece before that. Times are of the event loop's clock, in seconds.
+The front makes a `Call`, finds the pool of the service, has the pool's codec read the body into it, and
+admits it. From then on the exchange owns it and calls `done` exactly once, with an `Answer`; a stream gets
+`part` for each piece before that. Times are of the event loop's clock, in seconds.
 """
 
 from collections.abc import Callable

@@ -14,7 +14,7 @@ class Tensor(msgspec.Struct, frozen=True):
 
 
 class Signature(msgspec.Struct, frozen=True):
-    """Equal signatures share queues and batches. `kind` json: rows are JSON texts, and there are no tensors."""
+    """Equal signatures share queues and batches. `kind` json: rows are JSON texts, without tensors."""
 
     kind: Literal["tensor", "json"]
     stream: bool = False
