@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from steersman.dataplane.shim import shim_argv
-from steersman.drivers.local import LocalDriver
+from steersman.drivers.local import LocalDriver, LocalSettings
 from steersman.model.decisions import Placement
 from steersman.model.ids import NodeId, RunId, WorkloadName
 from steersman.model.workload import Job
@@ -127,7 +127,7 @@ async def measure_idle(home: Path) -> dict[str, float]:
         target.mkdir(parents=True)
         for name in ("order.json", "started.json", "exit.json", "epoch.json", "lock"):
             (target / name).write_bytes((source / name).read_bytes())
-    driver = LocalDriver(home=home, home_id="bench", shim_argv=shim_argv(sys.executable))
+    driver = LocalDriver(LocalSettings(home=home, home_id="bench", shim_argv=shim_argv(sys.executable)))
     before = time.process_time()
     count = len(await driver.observe())
     first = time.process_time()
@@ -140,7 +140,9 @@ async def measure_idle(home: Path) -> dict[str, float]:
 
 
 async def measure_all(home: Path) -> dict[str, float]:
-    driver = LocalDriver(home=home, home_id="bench", shim_argv=shim_argv(sys.executable), environ=os.environ)
+    driver = LocalDriver(
+        LocalSettings(home=home, home_id="bench", shim_argv=shim_argv(sys.executable), environ=os.environ)
+    )
     try:
         figures = await measure_starts(driver, home) | await measure_kills(driver, home)
     finally:

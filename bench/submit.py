@@ -28,6 +28,7 @@ from steersman.model.resources import Resources
 from steersman.model.workload import CheckpointPolicy, Job, Workload
 from steersman.sensors.runs import RunSensor
 from steersman.sim.driver import Behaviour, SimDriver
+from steersman.sim.gateways import SimGateways
 
 WRITERS = 64
 WARM_UP_SECONDS = 0.5
@@ -51,6 +52,7 @@ async def _running(journal: SqliteJournal, workloads: int) -> AsyncIterator[Engi
             open_secret=lambda name: name,
             artifact_path=Path,
             new_home_id=lambda: "bench",
+            gateways=SimGateways(),
         )
     )
     await engine.start()

@@ -14,7 +14,7 @@ from typing import Protocol
 import pytest
 
 from steersman.dataplane.shim import shim_argv
-from steersman.drivers.local import LocalDriver
+from steersman.drivers.local import LocalDriver, LocalSettings
 from steersman.model.decisions import Placement
 from steersman.model.errors import DriverError
 from steersman.model.ids import NodeId, RunId, WorkloadName
@@ -93,7 +93,12 @@ class LocalWorld:
     def __init__(self, path: Path) -> None:
         self.home = path / "home"
         self.driver = LocalDriver(
-            home=self.home, home_id=f"t{os.getpid()}", shim_argv=shim_argv(sys.executable), environ=os.environ
+            LocalSettings(
+                home=self.home,
+                home_id=f"t{os.getpid()}",
+                shim_argv=shim_argv(sys.executable),
+                environ=os.environ,
+            )
         )
 
     async def pass_some_time(self) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from steersman.dataplane.shim import procs, shim_argv
-from steersman.drivers.local import LocalDriver
+from steersman.drivers.local import LocalDriver, LocalSettings
 from steersman.model.decisions import Placement
 from steersman.model.ids import NodeId, RunId, WorkloadName
 from steersman.model.workload import Job
@@ -49,7 +49,7 @@ def argv(*options: str) -> Sequence[str]:
 
 def local(home: Path, *options: str, **more: object) -> LocalDriver:
     settings = {"environ": os.environ, **more}
-    return LocalDriver(home=home, home_id=HOME_ID, shim_argv=argv(*options), **settings)  # type: ignore[arg-type]  # by name
+    return LocalDriver(LocalSettings(home=home, home_id=HOME_ID, shim_argv=argv(*options), **settings))  # type: ignore[arg-type]  # by name
 
 
 def order(job: Job, **changes: object) -> StartOrder:
@@ -148,7 +148,7 @@ def loners(path: Path, count: int = 2) -> str:
 STARTER = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from steersman.drivers.local import LocalDriver
+from steersman.drivers.local import LocalDriver, LocalSettings
 from steersman.model.workload import Job
 from steersman.model.decisions import Placement
 from steersman.ports.driver import RankKey, StartOrder, StopOrder
@@ -160,8 +160,8 @@ def die(name):
         os.kill(os.getpid(), signal.SIGKILL)
 
 async def main():
-    driver = LocalDriver(
-        home=Path(home), home_id=home_id, shim_argv=sys.argv[6:], environ=os.environ, failpoint=die)
+    driver = LocalDriver(LocalSettings(
+        home=Path(home), home_id=home_id, shim_argv=sys.argv[6:], environ=os.environ, failpoint=die))
     key = RankKey(run="job.7", rank=0)
     if verb == "start":
         await driver.start(StartOrder(

@@ -25,6 +25,7 @@ from steersman.engine.engine import Engine
 from steersman.engine.parts import Parts
 from steersman.guard.secrets import Secrets
 from steersman.journal.memory import MemoryJournal
+from steersman.sim.gateways import SimGateways
 
 OPEN = ("GET", "/livez")
 
@@ -63,6 +64,7 @@ def _routes(tmp_path: Path) -> list[tuple[str, str]]:
         open_secret=str,
         artifact_path=Path,
         new_home_id=lambda: "test",
+        gateways=SimGateways(),
     )
 
     async def make() -> list[tuple[str, str]]:

@@ -19,7 +19,7 @@ from tests.e2e.shim_scene import (
     until,
 )
 
-from steersman.drivers.local import LocalDriver
+from steersman.drivers.local import LocalDriver, LocalSettings
 from steersman.drivers.local import folders as local_folders
 from steersman.model.errors import DriverError
 from steersman.model.ids import RunId
@@ -94,11 +94,11 @@ def test_a_home_that_cannot_be_written_is_an_error_with_a_hint(tmp_path: Path) -
 def test_a_shim_that_cannot_start_is_an_error_and_can_be_tried_again(home: Path) -> None:
     async def test(driver: LocalDriver) -> None:
         broken = LocalDriver(
-            home=home, home_id=HOME_ID, shim_argv=(sys.executable, "-c", "raise SystemExit(1)")
+            LocalSettings(home=home, home_id=HOME_ID, shim_argv=(sys.executable, "-c", "raise SystemExit(1)"))
         )
         with pytest.raises(DriverError, match="could not begin"):
             await broken.start(order(Job(run="exit 3")))
-        missing = LocalDriver(home=home, home_id=HOME_ID, shim_argv=("/nonexistent/python",))
+        missing = LocalDriver(LocalSettings(home=home, home_id=HOME_ID, shim_argv=("/nonexistent/python",)))
         with pytest.raises(DriverError):
             await missing.start(order(Job(run="exit 3")))
         assert (await driver.observe())[0].state == "starting"

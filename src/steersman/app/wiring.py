@@ -12,8 +12,10 @@ from steersman.app.clock import SystemClock
 from steersman.app.machine import boot_id
 from steersman.app.settings import Settings
 from steersman.app.versions import build, libraries
+from steersman.dataplane.gateway import gateway_argv
+from steersman.dataplane.replica import replica_argv
 from steersman.dataplane.shim import shim_argv
-from steersman.drivers.local import LocalDriver
+from steersman.drivers.local import LocalDriver, LocalGateways, LocalSettings
 from steersman.engine.parts import Parts
 from steersman.guard.secrets import Secrets
 from steersman.journal.sqlite import SqliteJournal
@@ -48,13 +50,20 @@ def wired(settings: Settings, environ: Mapping[str, str]) -> Iterator[Wired]:
         held.callback(journal.close)
         home_id = _home_id(journal)
         driver = LocalDriver(
-            home=settings.home,
-            home_id=home_id,
-            shim_argv=shim_argv(sys.executable),
-            trainer_path=_trainer_path(),
-            environ=environ,
+            LocalSettings(
+                home=settings.home,
+                home_id=home_id,
+                shim_argv=shim_argv(sys.executable),
+                trainer_path=_trainer_path(),
+                programs={
+                    "replica": replica_argv(sys.executable),
+                    "gateway": gateway_argv(sys.executable, settings.home),
+                },
+                environ=environ,
+            )
         )
         held.callback(driver.close)
+        gateways = LocalGateways(settings.home)
         sealed = Secrets(settings.home)
         parts = Parts(
             journal=journal,
@@ -66,6 +75,7 @@ def wired(settings: Settings, environ: Mapping[str, str]) -> Iterator[Wired]:
             open_secret=sealed.get,
             artifact_path=lambda digest: artifact_path(settings.home, digest),
             new_home_id=lambda: home_id,
+            gateways=gateways,
             libraries=libraries(),
         )
         yield Wired(parts=parts, secrets=sealed)

@@ -62,6 +62,8 @@ def _end_run(snapshot: Snapshot, state: WorkloadState) -> Stop | None:
 def _judge_new(snapshot: Snapshot, state: WorkloadState) -> Decision:
     name = state.spec.name
     for item in state.spec.body.inputs:
+        if item.digest is not None:
+            continue  # that content is there
         verdict = _input(snapshot, name, item.workload, item.artifact)
         if verdict is not None:
             return verdict

@@ -2,15 +2,17 @@
 
 Rule 1: only this module knows the deciders. Rule 2: every decided field has one owner:
     recover    what becomes of a run that ended or struggles; checkpoint intervals
+    autoscale  how many replicas a service should have
+    rollout    which revision of it serves, and with which replicas
     admit      whether a workload may be queued, and whether it may go on
     schedule   where and when a queued workload runs, and who yields to it
 Rule 3: the plan follows from the snapshot alone; the same snapshot gives the same bytes.
 """
 
-from collections.abc import Callable
-
 from steersman.decide.admit import admit
+from steersman.decide.autoscale import autoscale
 from steersman.decide.recover import recover
+from steersman.decide.rollout import rollout
 from steersman.decide.schedule import schedule
 from steersman.model.decisions import Decision, Plan
 from steersman.model.reasons import Code, reason
@@ -18,27 +20,34 @@ from steersman.model.snapshot import Snapshot
 from steersman.state.apply import apply_decision
 from steersman.state.draft import Draft
 
-_FIRST: tuple[Callable[[Snapshot], tuple[Decision, ...]], ...] = (recover, admit)
-
 
 def decide(snapshot: Snapshot) -> Plan:
     """Everything that should be done now, and when to look again."""
     decisions: list[Decision] = []
-    for decider in _FIRST:
-        made = decider(snapshot)
-        snapshot = _with(snapshot, made, len(decisions))
-        decisions += made
+    wakes: list[int | None] = []
+
+    def propose(made: tuple[Decision, ...], wake_at_ms: int | None = None) -> Snapshot:
+        wakes.append(wake_at_ms)
+        after = _with(snapshot, made, len(decisions))
+        decisions.extend(made)
+        return after
+
+    snapshot = propose(recover(snapshot))
+    snapshot = propose(*autoscale(snapshot))
+    snapshot = propose(*rollout(snapshot))
+    snapshot = propose(admit(snapshot))
     placed = schedule(snapshot)
     decisions += placed.decisions
     timer = snapshot.indexes.timers.first()
-    wakes = [at for at in (placed.wake_at_ms, timer[0] if timer else None) if at is not None]
+    wakes += [placed.wake_at_ms, timer[0] if timer else None]
     if snapshot.indexes.attention:  # a verdict of this cycle calls for another: of who waited for its subject
         wakes.append(snapshot.now_ms)
     idle = None
     if not decisions:
         queued = sum(len(queue) for queue in snapshot.indexes.pending.values())
         idle = reason(Code.NOTHING_TO_DO, queued=queued, live=len(snapshot.indexes.live))
-    return Plan(decisions=tuple(decisions), wake_at_ms=min(wakes, default=None), idle=idle)
+    wake_at_ms = min((at for at in wakes if at is not None), default=None)
+    return Plan(decisions=tuple(decisions), wake_at_ms=wake_at_ms, idle=idle)
 
 
 def _with(snapshot: Snapshot, decisions: tuple[Decision, ...], first: int) -> Snapshot:

@@ -69,6 +69,8 @@ def _verdict(snapshot: Snapshot, state: WorkloadState, run: Run) -> Decision:
     kind = run_end_kind(run)
     if state.removing:
         return Forget(workload=name, reason=reason(Code.REMOVED))
+    if state.spec.body.program != "command":
+        return _again(snapshot, state, run)
     if kind == "succeeded" and run.generation == state.generation:
         return _success(state)
     if state.stop_requested:
@@ -89,6 +91,20 @@ def _next_try(snapshot: Snapshot, state: WorkloadState, run: Run, kind: EndKind)
         step = -1 if run.saved_step is None else run.saved_step
         return _requeue(state, snapshot.now_ms, reason(Code.RETRY_PREEMPTED, saved_step=step), counted=False)
     return _failure(snapshot, state, run, kind)
+
+
+def _again(snapshot: Snapshot, state: WorkloadState, run: Run) -> Requeue:
+    """A replica or the gateway ended by itself: it is wanted for as long as it is there.
+
+    One that had served for a while comes back at once; one that ends soon, or never was ready, backs off.
+    """
+    policy = snapshot.policy
+    if run.ready_ms is not None and not run_was_short(run, policy):
+        delay = 0
+    else:
+        delay = backoff_ms(policy, 1 if run.ready_ms is not None else state.failures + 1)
+    why = reason(Code.RETRY_REPLICA, delay_ms=delay, failures=state.failures + 1, **_end_facts(run))
+    return _requeue(state, snapshot.now_ms + delay, why, counted=True)
 
 
 def _success(state: WorkloadState) -> Finish:

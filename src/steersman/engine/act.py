@@ -168,6 +168,9 @@ class Actor:
         body = state.spec.body
         inputs = []
         for item in body.inputs:
+            if item.digest is not None:
+                inputs.append((item.name, str(self._parts.artifact_path(item.digest))))
+                continue
             origin = snapshot.workloads.get(item.workload)
             stored = [] if origin is None else [a for a in origin.artifacts if a.name == item.artifact]
             if not stored:

@@ -24,18 +24,28 @@ from steersman.engine.inbox import Inbox, Submission, answer_all, refuse_all
 from steersman.engine.orders import after_decisions, sweep
 from steersman.engine.parts import Parts
 from steersman.engine.preview import preview
+from steersman.engine.publish import gateway_config
 from steersman.engine.restore import replay, restore
 from steersman.engine.stats import EngineStats, Tally
 from steersman.engine.supervise import supervise
 from steersman.engine.validate import still_valid
 from steersman.model.decisions import Decision, Plan
 from steersman.model.errors import ConflictError, SteersmanError
-from steersman.model.events import ControlPlaneStarted, Decided, Event, HomeCreated, Observed, PolicySet
+from steersman.model.events import (
+    ControlPlaneStarted,
+    Decided,
+    Event,
+    HomeCreated,
+    Observed,
+    PolicySet,
+    Signal,
+)
 from steersman.model.ids import RunId
 from steersman.model.policy import Policy
 from steersman.model.snapshot import Snapshot
 from steersman.ports.clock import Clock
 from steersman.ports.driver import RankReport
+from steersman.ports.gateway import GatewayConfig
 from steersman.ports.sensor import Sensor
 from steersman.state.fold import fold
 from steersman.state.image import encode_image
@@ -65,6 +75,8 @@ class Engine:
         self._wake_at_ms: int | None = None
         self._imaged_at = 0
         self._ahead_ms = 0
+        self._signals: dict[tuple[str, str], Signal] = {}
+        self._published: GatewayConfig | None = None
         self._progress: dict[RunId, Mapping[str, float]] = {}
         self._folded = asyncio.Event()
         self._turn = asyncio.Lock()
@@ -179,7 +191,8 @@ class Engine:
         began = time.process_time()
         self._wake_at_ms = None
         now_ms = self._now_ms()
-        observed = Observed(now_ms=now_ms, policy_digest=self._policy_digest())
+        signals = tuple(self._signals[key] for key in sorted(self._signals))
+        observed = Observed(now_ms=now_ms, signals=signals, policy_digest=self._policy_digest())
         events = [event for submission in submissions for event in submission.events]
         self._parts.reach("before-record")
         try:
@@ -189,9 +202,13 @@ class Engine:
             self._pause(error)
             return
         self._parts.reach("after-record")
+        for signal in signals:  # one that moved again meanwhile stays for the next cycle
+            if self._signals[signal.name, signal.subject] is signal:
+                del self._signals[signal.name, signal.subject]
         answer_all(submissions, self._snapshot.position - len(events) + 1)
         plan = decide(self._snapshot)  # 5. decided, on nothing but the snapshot
         decisions = await self._intend(plan)
+        await self._publish()
         if decisions is not None:
             self._tally.cycle(time.process_time() - began, decisions)
         self._folded.set()
@@ -213,6 +230,7 @@ class Engine:
             return None
         finally:
             refuse_all(late, SteersmanError(FAILED))
+        await self._publish()  # a gateway lets go of a replica before that is told to end
         self._actor.hand_over(after_decisions(self._snapshot, decisions))
         self._wake_at_ms = self._snapshot.now_ms  # what was decided, or came in late, may call for more
         return decisions
@@ -271,6 +289,7 @@ class Engine:
         """One look of one sensor: its news recorded, then record and world compared."""
         before, busy = self._snapshot, self._actor.busy()
         observation = await sensor.observe(before)
+        self._note_signals(observation.signals)
         busy |= self._actor.busy()  # an order may be done by the time the news are recorded
         if observation.events:
             await self.submit(observation.events)
@@ -287,6 +306,24 @@ class Engine:
         if found.events:
             await self.submit(found.events)
         self._actor.hand_over(found.orders)
+
+    def _note_signals(self, signals: Sequence[Signal]) -> None:
+        self._signals |= {(signal.name, signal.subject): signal for signal in signals}
+        if signals:
+            self._inbox.nudge()
+
+    async def _publish(self) -> None:
+        """Hand the gateway its configuration when it is another than it has. A failure is tried again."""
+        config = gateway_config(self._snapshot, self._parts.gateways.socket)
+        if config is None or _same(config, self._published):
+            return
+        try:
+            await asyncio.to_thread(self._parts.gateways.publish, config)
+        except SteersmanError as error:
+            self._tally.failed("gateway", error)
+            self._wake_at_ms = self._now_ms() + RETRY_MS
+            return
+        self._published = config
 
     def _note_progress(self, reports: Sequence[RankReport]) -> None:
         for report in reports:
@@ -317,6 +354,11 @@ class Engine:
 
     def _policy_digest(self) -> str:
         return "sha256:" + sha256(msgspec.json.encode(self._snapshot.policy)).hexdigest()
+
+
+def _same(config: GatewayConfig, other: GatewayConfig | None) -> bool:
+    """Whether two say the same, at whatever position."""
+    return other is not None and config == msgspec.structs.replace(other, position=config.position)
 
 
 async def _sleep(clock: Clock, duration_ms: int) -> None:

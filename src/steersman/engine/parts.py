@@ -6,6 +6,7 @@ from pathlib import Path
 
 from steersman.ports.clock import Clock
 from steersman.ports.driver import Driver
+from steersman.ports.gateway import Gateways
 from steersman.ports.journal import Journal
 from steersman.ports.sensor import Sensor
 
@@ -28,5 +29,6 @@ class Parts:
     open_secret: Callable[[str], str]
     artifact_path: Callable[[str], Path]
     new_home_id: Callable[[], str]
+    gateways: Gateways
     libraries: tuple[tuple[str, str], ...] = ()
     reach: Callable[[str], None] = lambda _: None

@@ -11,6 +11,7 @@ import msgspec
 from steersman.model.ids import DeviceId, NodeId, RunId, WorkloadName
 from steersman.model.reasons import Reason
 from steersman.model.resources import Resources
+from steersman.model.workload import Workload
 
 StopCause = Literal[
     "preempted", "stop-requested", "removed", "duration-exceeded", "spec-changed", "rank-failed"
@@ -43,7 +44,7 @@ class Admit(msgspec.Struct, frozen=True, kw_only=True, tag="admit"):
 
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True, tag="hold"):
-    """The workload stays where it is, for a reason whose code differs from the recorded one."""
+    """The workload or service stays where it is, for a reason that differs from the recorded one."""
 
     workload: WorkloadName
     reason: Reason
@@ -98,7 +99,7 @@ class Finish(msgspec.Struct, frozen=True, kw_only=True, tag="finish"):
 
 
 class Forget(msgspec.Struct, frozen=True, kw_only=True, tag="forget"):
-    """A removed workload without a live run leaves the snapshot. Owner: admit."""
+    """A removed workload without a live run leaves the snapshot. Owner: admit; rollout for a service."""
 
     workload: WorkloadName
     reason: Reason
@@ -113,7 +114,84 @@ class SetCheckpointInterval(msgspec.Struct, frozen=True, kw_only=True, tag="set-
     reason: Reason
 
 
-Decision = Admit | Hold | Reserve | Start | Stop | Requeue | Finish | Forget | SetCheckpointInterval
+class Scale(msgspec.Struct, frozen=True, kw_only=True, tag="scale"):
+    """How many replicas a service should have. Owner: autoscale.
+
+    `desired` is what the signals ask for and `since_ms` since when it has been on this side of `target`: the
+    memory of the delays. `target` changes once a delay is over.
+    """
+
+    workload: WorkloadName
+    desired: int
+    since_ms: int
+    target: int
+    reason: Reason
+
+
+class Revise(msgspec.Struct, frozen=True, kw_only=True, tag="revise"):
+    """A service is to be served by a new revision from now on. Owner: rollout."""
+
+    workload: WorkloadName
+    revision: int
+    model_digest: str | None
+    reason: Reason
+
+
+class Promote(msgspec.Struct, frozen=True, kw_only=True, tag="promote"):
+    """The new revision has taken over. Owner: rollout."""
+
+    workload: WorkloadName
+    revision: int
+    reason: Reason
+
+
+class FailRollout(msgspec.Struct, frozen=True, kw_only=True, tag="fail-rollout"):
+    """The new revision is given up; the one before it serves on, untouched. Owner: rollout."""
+
+    workload: WorkloadName
+    revision: int
+    reason: Reason
+
+
+class Spawn(msgspec.Struct, frozen=True, kw_only=True, tag="spawn"):
+    """Add a replica to a service, or the gateway to the home. Owner: rollout.
+
+    `job` is recorded whole, so that a later build that would make it otherwise does not change what was.
+    """
+
+    workload: WorkloadName
+    revision: int
+    job: Workload
+    reason: Reason
+
+
+class Retire(msgspec.Struct, frozen=True, kw_only=True, tag="retire"):
+    """Drain a replica, end it and forget it. Owner: rollout."""
+
+    workload: WorkloadName
+    replica: WorkloadName
+    reason: Reason
+
+
+JobDecision = Admit | Hold | Reserve | Start | Stop | Requeue | Finish | Forget | SetCheckpointInterval
+ServiceDecision = Scale | Revise | Promote | FailRollout | Spawn | Retire
+Decision = (
+    Admit
+    | Hold
+    | Reserve
+    | Start
+    | Stop
+    | Requeue
+    | Finish
+    | Forget
+    | SetCheckpointInterval
+    | Scale
+    | Revise
+    | Promote
+    | FailRollout
+    | Spawn
+    | Retire
+)
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

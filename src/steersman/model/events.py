@@ -13,6 +13,7 @@ from steersman.model.decisions import Decision
 from steersman.model.fleet import Fleet
 from steersman.model.ids import NodeId, RunId, WorkloadName
 from steersman.model.policy import Policy
+from steersman.model.service import ApiKey, Gateway, Service
 from steersman.model.workload import Workload
 
 
@@ -54,6 +55,28 @@ class WorkloadDeclared(msgspec.Struct, frozen=True, kw_only=True, tag="workload-
     restarts: bool = True
 
 
+class ServiceDeclared(msgspec.Struct, frozen=True, kw_only=True, tag="service-declared"):
+    """A service was declared, anew or again. `restarts`: the change needs a new revision (`spec.diff`)."""
+
+    service: Service
+    digest: str
+    restarts: bool = True
+
+
+class GatewayDeclared(msgspec.Struct, frozen=True, kw_only=True, tag="gateway-declared"):
+    gateway: Gateway
+
+
+class ApiKeyCreated(msgspec.Struct, frozen=True, kw_only=True, tag="api-key-created"):
+    """A key was made, or replaces the one of that name. Its digest is kept, the key itself never was."""
+
+    key: ApiKey
+
+
+class ApiKeyRevoked(msgspec.Struct, frozen=True, kw_only=True, tag="api-key-revoked"):
+    name: str
+
+
 class StopRequested(msgspec.Struct, frozen=True, kw_only=True, tag="stop-requested"):
     """`steer stop`: end the run, keep the declaration."""
 
@@ -67,11 +90,12 @@ class RemoveRequested(msgspec.Struct, frozen=True, kw_only=True, tag="remove-req
 
 
 class Signal(msgspec.Struct, frozen=True, kw_only=True):
-    """One quantised number that left its dead band. `value` is an integer in the unit the name ends with."""
+    """One quantised number that left its dead band. `value` is an integer in the unit the name ends with, or
+    None: it is unknown from now on, which is not zero."""
 
     name: str
     subject: str
-    value: int
+    value: int | None
 
 
 class Observed(msgspec.Struct, frozen=True, kw_only=True, tag="observed"):
@@ -125,6 +149,15 @@ class RankUnknown(msgspec.Struct, frozen=True, kw_only=True, tag="rank-unknown")
     rank: int
 
 
+class RankReady(msgspec.Struct, frozen=True, kw_only=True, tag="rank-ready"):
+    """A replica answers requests. `load_ms` is what loading and warming its model took."""
+
+    run: RunId
+    rank: int
+    at_ms: int
+    load_ms: int
+
+
 class CheckpointSaved(msgspec.Struct, frozen=True, kw_only=True, tag="checkpoint-saved"):
     """A checkpoint was published. `save_ms` is how long the save took."""
 
@@ -159,11 +192,16 @@ Event = (
     | FleetDeclared
     | NodeHealth
     | WorkloadDeclared
+    | ServiceDeclared
+    | GatewayDeclared
+    | ApiKeyCreated
+    | ApiKeyRevoked
     | StopRequested
     | RemoveRequested
     | Observed
     | Decided
     | RankStarted
+    | RankReady
     | RankExited
     | RankUnknown
     | CheckpointSaved

@@ -30,6 +30,27 @@ class Code(StrEnum):
     NO_ROOM_FOR_GANG = "no-room-for-gang"
     PREEMPTED = "preempted"
     WAITING_PREEMPTION = "waiting-preemption"
+    # autoscale: how many replicas
+    SCALE_LOAD = "scale-load"  # what is in flight and queued asks for this many
+    SCALE_QUEUE = "scale-queue"
+    SCALE_LATENCY = "scale-latency"
+    SCALE_BOUNDS = "scale-bounds"  # the declared least or most
+    SCALE_DEMAND = "scale-demand"  # requests wait and there is no replica
+    SCALE_UNKNOWN = "scale-unknown"  # a signal is unknown: hold
+    SCALE_COLD_START = "scale-cold-start"  # not to zero: a start takes longer than a request may wait
+    # rollout: which revision, which replicas
+    FIRST_REVISION = "first-revision"
+    DECLARATION_CHANGED = "declaration-changed"
+    MODEL_CHANGED = "model-changed"
+    REPLICA_NEEDED = "replica-needed"
+    REPLICA_SURPLUS = "replica-surplus"
+    REPLICA_REPLACED = "replica-replaced"  # its revision is no longer wanted
+    REPLICA_STUCK = "replica-stuck"  # did not get ready in time
+    ROLLED_OUT = "rolled-out"
+    REPLICA_CRASHED = "replica-crashed"
+    WAITING_READY = "waiting-ready"
+    SERVING = "serving"
+    GATEWAY_NEEDED = "gateway-needed"
     # recover: after a run ended
     SUCCEEDED = "succeeded"
     RETRY_BACKOFF = "retry-backoff"
@@ -39,6 +60,7 @@ class Code(StrEnum):
     ATTEMPTS_EXHAUSTED = "attempts-exhausted"
     RETRY_TIME_EXHAUSTED = "retry-time-exhausted"
     CRASH_LOOP = "crash-loop"
+    RETRY_REPLICA = "retry-replica"  # a replica is tried for as long as it is wanted
     RANK_FAILED = "rank-failed"  # one rank of a gang ended badly: the others must end too
     ARTIFACT_MISSING = "artifact-missing"
     CHECKPOINT_INTERVAL = "checkpoint-interval"

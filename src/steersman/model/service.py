@@ -13,6 +13,9 @@ from steersman.model.ids import QueueName, WorkloadName
 from steersman.model.resources import Resources
 from steersman.model.workload import DEFAULT_QUEUE, PRIORITY_DEFAULT, SecretRef
 
+GATEWAY_NAME = WorkloadName("steersman.gateway")
+"""The job that runs the gateway. No user's name has a dot, and a replica's ends with a number."""
+
 
 class ArtifactRef(msgspec.Struct, frozen=True, kw_only=True):
     """A job's artifact."""

@@ -16,6 +16,7 @@ from steersman.model.fleet import Node
 from steersman.model.ids import DecisionId, DeviceId, RunId, WorkloadName
 from steersman.model.policy import Policy
 from steersman.model.reasons import Reason
+from steersman.model.service import ApiKey, Gateway, Service
 from steersman.model.table import SortedSeq, Table
 from steersman.model.workload import Workload
 
@@ -81,6 +82,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     saved_ms: int | None = None
     saved_step: int | None = None
     interval_ms: int | None = None
+    ready_ms: int | None = None
 
 
 class StoredArtifact(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +100,8 @@ class WorkloadState(msgspec.Struct, frozen=True, kw_only=True):
     stops and changed declarations, and begins anew after success or removal. `failures` counts tries ended
     badly in a row, `short_failures` those of them soon after their start, `attempts` the tries that count
     against its retry policy. `save_ms` is what saving last took and `tuned_save_ms` the value the interval
-    was computed from. `recheck`: something it waits for has moved.
+    was computed from. `recheck`: something it waits for has moved. `service` is the one whose replica it is,
+    and `revision` that service's.
     """
 
     spec: Workload
@@ -132,6 +135,65 @@ class WorkloadState(msgspec.Struct, frozen=True, kw_only=True):
     artifacts: tuple[StoredArtifact, ...] = ()
     outcome: Outcome | None = None
     finished_ms: int | None = None
+    service: WorkloadName | None = None
+    revision: int = 0
+
+
+class Revision(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of a service: a declaration, and the content of its model. `number` counts from 1."""
+
+    number: int
+    generation: int
+    spec: Service
+    model_digest: str | None
+    begun_ms: int
+
+
+class ReplicaRef(msgspec.Struct, frozen=True, kw_only=True):
+    """A replica that a service owns: the workload that runs it. `retiring`: told to drain and end."""
+
+    name: WorkloadName
+    revision: int
+    retiring: bool = False
+
+
+class SignalValue(msgspec.Struct, frozen=True, kw_only=True):
+    """The last word on one signal; `value` None: it is unknown."""
+
+    name: str
+    at_ms: int
+    value: int | None
+
+
+class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
+    """A declared service and everything remembered of it.
+
+    `generation` is the position of the last declaration that needs a new revision. `serving` has taken over,
+    `rolling` is on its way, `failed` was given up and is not tried again. `replicas` are in order of their
+    making; there were `spawned` in all. `desired` and `desired_ms` are autoscale's memory, `target` its word.
+    `cold_start_ms` is what the last replica took from its decision to its first answer.
+    """
+
+    spec: Service
+    digest: str
+    declared_at: int
+    declared_ms: int
+    generation: int
+    target: int
+    desired: int
+    desired_ms: int
+    revisions: int = 0
+    serving: Revision | None = None
+    rolling: Revision | None = None
+    failed: Revision | None = None
+    failed_reason: Reason | None = None
+    replicas: tuple[ReplicaRef, ...] = ()
+    spawned: int = 0
+    signals: tuple[SignalValue, ...] = ()
+    cold_start_ms: int | None = None
+    reason: Reason | None = None
+    stop_requested: bool = False
+    removing: bool = False
 
 
 class NodeState(msgspec.Struct, frozen=True, kw_only=True):
@@ -198,4 +260,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     workloads: Table[WorkloadState] = Table()
     runs: Table[Run] = Table()
     nodes: Table[NodeState] = Table()
+    services: Table[ServiceState] = Table()
+    gateway: Gateway | None = None
+    keys: tuple[ApiKey, ...] = ()
     indexes: Indexes = Indexes()

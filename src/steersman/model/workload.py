@@ -55,12 +55,14 @@ class SecretRef(msgspec.Struct, frozen=True, kw_only=True):
 class Input(msgspec.Struct, frozen=True, kw_only=True):
     """A dependency: another workload's artifact, given to the job as a read-only file.
 
-    The job sees its path in the environment variable ``STEERSMAN_INPUT_<NAME>``.
+    The job sees its path in the environment variable ``STEERSMAN_INPUT_<NAME>``. With `digest` it is that
+    content and no other, whatever the other workload makes later; no key of a declaration sets it.
     """
 
     name: str
     workload: WorkloadName
     artifact: str
+    digest: str | None = None
 
 
 class Artifact(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,11 +72,25 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
     path: str
 
 
+class ReplicaSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What one replica of a service serves. `target` is ``module:attribute`` of a callable, `python` its
+    interpreter; a model of kind onnx is the job's input ``model``."""
+
+    service: WorkloadName
+    revision: int
+    kind: Literal["onnx", "callable"]
+    target: str = ""
+    python: str | None = None
+    batch_size_max: int = 1
+    batch_timeout_ms: int = 30_000
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True, tag="job"):
     """Work that ends. `num_nodes` ranks start together or not at all; `resources` is per rank.
 
     `workdir_digest` is the digest of the workdir's content when it was declared (``sha256:<hex>``); None when
-    there is no workdir, or when an older build declared it. No key of a declaration sets it.
+    there is no workdir, or when an older build declared it. `program` tells what runs: the user's
+    command, or a part of Steersman's data plane (then `run` is empty). No key of a declaration sets either.
     """
 
     num_nodes: int = 1
@@ -90,10 +106,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, tag="job"):
     stop_grace_ms: int = 30_000
     retry: Retry = Retry()
     checkpoint: CheckpointPolicy = CheckpointPolicy()
+    program: Literal["command", "replica", "gateway"] = "command"
+    replica: ReplicaSpec | None = None
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
-    """One declaration. `body` says what kind of work it is; services and the rest join `Job` later."""
+    """One job: declared by a user, or made for a service that owns it."""
 
     name: WorkloadName
     body: Job

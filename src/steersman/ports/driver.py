@@ -66,7 +66,8 @@ class RankReport(msgspec.Struct, frozen=True, kw_only=True):
 
     `state`: ``starting`` (claimed, program not begun), ``setup`` (its setup command runs), ``running``,
     ``exited`` (proven gone), ``unknown``. `checkpoints` are those published by this run, oldest first, at
-    most the last 16. `progress` holds the last metrics the program reported (name, value).
+    most the last 16. `ready_ms` is when a replica began to answer, and `load_ms` what its model took to load.
+    `progress` holds the last metrics the program reported (name, value).
     """
 
     key: RankKey
@@ -83,6 +84,8 @@ class RankReport(msgspec.Struct, frozen=True, kw_only=True):
     completed: bool = False
     stop_delivered: bool = False
     limits: str = ""
+    ready_ms: int | None = None
+    load_ms: int = 0
     checkpoints: tuple[CheckpointReport, ...] = ()
     artifacts: tuple[ArtifactReport, ...] = ()
     progress: tuple[tuple[str, float], ...] = ()

@@ -120,8 +120,11 @@ class Gateways(Protocol):
 
     Contract: `publish` is durable enough that a reader sees the old or the new configuration whole; it
     raises DriverError when it cannot. `observe` returns what can be read and is not older than
-    STATS_STALE_MS; an empty answer means unknown. It changes nothing.
+    STATS_STALE_MS; an empty answer means unknown. It changes nothing. `socket` is where the replica of a run
+    listens, once it does.
     """
+
+    def socket(self, run: str) -> str: ...
 
     def publish(self, config: GatewayConfig) -> None: ...
 
@@ -143,5 +146,5 @@ Outcome = Literal[
     "replica-lost",
     "client-gone",
 ]
-"""How a request ended. ``invalid`` is a 4xx of the caller's making; ``deadline`` was refused at admission, for it
-could not be met; ``timeout`` was admitted and not answered in time; ``replica-lost`` was tried twice."""
+"""How a request ended. ``invalid``: a 4xx of the caller's making. ``deadline``: refused at admission, for it
+could not be met. ``timeout``: admitted, and not answered in time. ``replica-lost``: lost twice."""

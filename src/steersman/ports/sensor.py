@@ -4,7 +4,7 @@ from typing import Protocol
 
 import msgspec
 
-from steersman.model.events import Event
+from steersman.model.events import Event, Signal
 from steersman.model.snapshot import Snapshot
 from steersman.ports.driver import RankReport
 
@@ -13,12 +13,14 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """What one look at the world gave.
 
     `events` are facts the snapshot lacks, in the order in which they happened. `reports` are all outside
-    objects of `driver` that were seen, for the sweep; None when the sensor cannot see objects.
+    objects of `driver` that were seen, for the sweep; None when the sensor cannot see objects. `signals` are
+    those that left their dead band: the next cycle records them with its time.
     """
 
     events: tuple[Event, ...]
     driver: str = ""
     reports: tuple[RankReport, ...] | None = None
+    signals: tuple[Signal, ...] = ()
 
 
 class Sensor(Protocol):

@@ -13,6 +13,7 @@ from steersman.model.events import (
     CheckpointSaved,
     Event,
     RankExited,
+    RankReady,
     RankStarted,
     RankUnknown,
 )
@@ -61,6 +62,10 @@ def news(snapshot: Snapshot, report: RankReport) -> Iterator[Event]:
             pid=report.pid or 0,
             at_ms=report.started_ms,
             limits=report.limits,
+        )
+    if report.ready_ms is not None and run.ready_ms is None:
+        yield RankReady(
+            run=run.id, rank=report.key.rank, at_ms=report.ready_ms, load_ms=max(report.load_ms, 0)
         )
     yield from _saved(run, report)
     if report.state == "exited":

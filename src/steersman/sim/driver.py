@@ -32,8 +32,9 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     """How a program goes. Times in milliseconds; `run_ms` None: until it is stopped.
 
     By itself it ends with `exit_code`, or `signal` if given, for `cause`. SIGTERM ends it after `term_ms`
-    with `term_code`, or by the signal when that is None; `ignores_term` leaves it to SIGKILL. Checkpoints are
-    published every `checkpoint_ms` of running. `refuses` makes `start` itself fail with that message.
+    with `term_code`, or by the signal when that is None; `ignores_term` leaves it to SIGKILL. Checkpoints
+    are published every `checkpoint_ms` of running. A replica is ready `ready_ms` after its setup. `refuses`
+    makes `start` itself fail with that message.
     """
 
     run_ms: int | None = 1_000
@@ -49,6 +50,7 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     completes: bool = False
     artifacts: tuple[ArtifactReport, ...] = ()
     refuses: str = ""
+    ready_ms: int | None = None
 
 
 class _Rank(msgspec.Struct, kw_only=True):
@@ -237,14 +239,20 @@ def _end(rank: _Rank) -> _End | None:
 
 def _instants(rank: _Rank) -> list[int]:
     """When something of a rank changes by itself."""
-    end = _end(rank)
-    return [rank.started_ms + rank.behaviour.setup_ms, *([] if end is None else [end.at_ms])]
+    end, ready = _end(rank), _ready_at(rank.behaviour, rank.started_ms + rank.behaviour.setup_ms)
+    changes = (rank.started_ms + rank.behaviour.setup_ms, ready, None if end is None else end.at_ms)
+    return [at_ms for at_ms in changes if at_ms is not None]
+
+
+def _ready_at(does: Behaviour, run_at: int) -> int | None:
+    return None if does.ready_ms is None else run_at + does.ready_ms
 
 
 def _report(rank: _Rank, now: int) -> RankReport:
     does, end = rank.behaviour, _end(rank)
     run_at = rank.started_ms + does.setup_ms
     until = now if end is None else min(now, end.at_ms)
+    ready_at = _ready_at(does, run_at)
     report = RankReport(
         key=rank.order.key,
         epoch=rank.epoch,
@@ -254,6 +262,7 @@ def _report(rank: _Rank, now: int) -> RankReport:
         started_ms=rank.started_ms,
         limits="sim",
         checkpoints=_checkpoints(does, run_at, until),
+        ready_ms=ready_at if ready_at is not None and ready_at <= until else None,
     )
     if end is None or now < end.at_ms:
         return report

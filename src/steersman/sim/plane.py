@@ -29,6 +29,7 @@ from steersman.ports.clock import Clock
 from steersman.ports.driver import Driver, RankKey, RankReport, StartOrder, StopOrder
 from steersman.ports.journal import Head, Journal, Record, Verification
 from steersman.ports.sensor import Sensor
+from steersman.sim.gateways import SimGateways
 
 LATENCY_MS_MAX = 400
 """The longest that a driver takes for one call, in virtual milliseconds."""
@@ -103,6 +104,7 @@ class Plane:
                 open_secret=lambda name: name,
                 artifact_path=lambda digest: Path("artifacts") / digest,
                 new_home_id=lambda: "sim",
+                gateways=SimGateways(),
                 reach=self.reach,
             )
         )

@@ -4,24 +4,32 @@ Rule 1: one function per kind of decision, and `apply_decision` finds it.
 Rule 2: a decision on a workload that is gone is a programmer's error, for the journal is in order.
 """
 
-from typing import assert_never
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from msgspec.structs import replace
 
 from steersman.model.decisions import (
     Admit,
     Decision,
+    FailRollout,
     Finish,
     Forget,
     Hold,
+    Promote,
     Requeue,
     Reserve,
+    Retire,
+    Revise,
+    Scale,
     SetCheckpointInterval,
+    Spawn,
     Start,
     Stop,
 )
 from steersman.model.ids import WorkloadName, decision_id
 from steersman.model.snapshot import Phase, RankState, Run, RunState, WorkloadState
+from steersman.state import services
 from steersman.state.draft import Draft
 from steersman.state.ends import run_end_kind, run_was_short
 from steersman.state.lease import end_reservations, take_lease, take_reservations
@@ -38,6 +46,8 @@ def _admit(draft: Draft, decision: Admit) -> None:
 
 
 def _hold(draft: Draft, decision: Hold) -> None:
+    if services.hold(draft, decision):
+        return
     state = draft.workloads[decision.workload]
     after = replace(state, reason=decision.reason, recheck=False)
     draft.put_workload(decision.workload, after, draft.run_of(state))
@@ -114,7 +124,8 @@ def _requeue(draft: Draft, decision: Requeue) -> None:
     state = draft.workloads[decision.workload]
     run = draft.run_of(state)
     assert run is not None, decision.workload
-    progressed = run.saved_ms is not None
+    serves = state.spec.body.program != "command" and not run_was_short(run, draft.policy)
+    progressed = serves or run.saved_ms is not None or run.ready_ms is not None
     after = replace(_after_run(state, run), reason=decision.reason, not_before_ms=decision.not_before_ms)
     if decision.counted:
         failed_ms = draft.now_ms if state.first_failed_ms is None else state.first_failed_ms
@@ -160,9 +171,12 @@ def _finish(draft: Draft, decision: Finish) -> None:
 
 
 def _forget(draft: Draft, decision: Forget) -> None:
+    if services.forget(draft, decision):
+        return
     state = draft.workloads[decision.workload]
     end_reservations(draft, state.reservations)
     draft.put_workload(decision.workload, None, None)
+    services.drop_replica(draft, state)
     recheck_dependents(draft, decision.workload)
 
 
@@ -181,26 +195,28 @@ def recheck_dependents(draft: Draft, source: WorkloadName) -> None:
             draft.put_workload(name, replace(state, recheck=True), None)
 
 
+_APPLY: Mapping[type, Callable[[Draft, Any], None]] = {
+    Admit: _admit,
+    Hold: _hold,
+    Reserve: _reserve,
+    Stop: _stop,
+    Requeue: _requeue,
+    Finish: _finish,
+    Forget: _forget,
+    SetCheckpointInterval: _interval,
+    Scale: services.scale,
+    Revise: services.revise,
+    Promote: services.promote,
+    FailRollout: services.fail_rollout,
+    Spawn: services.spawn,
+    Retire: services.retire,
+}
+"""`Start` alone needs its place in the plan: its run remembers which decision it follows."""
+
+
 def apply_decision(draft: Draft, decision: Decision, ordinal: int) -> None:
     """Apply the ordinal-th decision of the cycle observed at `draft.observed_at`."""
-    match decision:
-        case Admit():
-            _admit(draft, decision)
-        case Hold():
-            _hold(draft, decision)
-        case Reserve():
-            _reserve(draft, decision)
-        case Start():
-            _start(draft, decision, ordinal)
-        case Stop():
-            _stop(draft, decision)
-        case Requeue():
-            _requeue(draft, decision)
-        case Finish():
-            _finish(draft, decision)
-        case Forget():
-            _forget(draft, decision)
-        case SetCheckpointInterval():
-            _interval(draft, decision)
-        case _:
-            assert_never(decision)
+    if isinstance(decision, Start):
+        _start(draft, decision, ordinal)
+    else:
+        _APPLY[type(decision)](draft, decision)

@@ -10,13 +10,20 @@ from typing import Any
 from steersman.model.decisions import (
     Admit,
     Decision,
+    FailRollout,
     Finish,
     Forget,
     Hold,
     Placement,
+    Promote,
     Requeue,
     Reserve,
+    Retire,
+    Revise,
+    Scale,
+    ServiceDecision,
     SetCheckpointInterval,
+    Spawn,
     Start,
     Stop,
 )
@@ -27,11 +34,39 @@ from steersman.state.draft import Draft
 
 def holds(draft: Draft, decision: Decision) -> bool:
     """Whether the decision may be applied to the state of the draft."""
+    if isinstance(decision, ServiceDecision):
+        return _service_holds(draft, decision)
+    if decision.workload in draft.services:
+        return _still_so(draft, decision)
     state = draft.workloads.get(decision.workload)
     if state is None:
         return False
     check = _CHECKS[type(decision)]
     return check(draft, state, decision)
+
+
+def _service_holds(draft: Draft, decision: ServiceDecision) -> bool:
+    service = draft.services.get(decision.workload)
+    match decision:
+        case Spawn():
+            gone = decision.job.name not in draft.workloads
+            wanted = service is None or not (service.removing or service.stop_requested)
+            return gone and wanted and (service is not None or decision.workload == decision.job.name)
+        case Retire():
+            return decision.replica in draft.workloads
+        case Revise():
+            return service is not None and decision.revision == service.revisions + 1
+        case Promote() | FailRollout():
+            rolling = None if service is None else service.rolling
+            return rolling is not None and rolling.number == decision.revision
+        case Scale():
+            return service is not None
+
+
+def _still_so(draft: Draft, decision: Decision) -> bool:
+    """A hold of a service, or its end: which is for good only when it is still to go and has no replica."""
+    service = draft.services[decision.workload]
+    return isinstance(decision, Hold) or (service.removing and not service.replicas)
 
 
 def _may_admit(_: Draft, state: WorkloadState, __: Admit) -> bool:

@@ -107,6 +107,9 @@ class Draft:
         self.workloads = base.workloads.edit()
         self.runs = base.runs.edit()
         self.nodes = base.nodes.edit()
+        self.services = base.services.edit()
+        self.gateway = base.gateway
+        self.keys = base.keys
         self.attention = _Lazy(indexes.attention)
         self.held = _Lazy(indexes.held)
         self.victims = _Lazy(indexes.victims)
@@ -205,6 +208,9 @@ class Draft:
             workloads=self.workloads.freeze(),
             runs=self.runs.freeze(),
             nodes=self.nodes.freeze(),
+            services=self.services.freeze(),
+            gateway=self.gateway,
+            keys=self.keys,
             indexes=Indexes(
                 attention=self.attention.freeze(),
                 pending=self.pending.freeze(),

@@ -17,20 +17,25 @@ from typing import Any
 from msgspec.structs import replace
 
 from steersman.model.events import (
+    ApiKeyCreated,
+    ApiKeyRevoked,
     ArtifactPublished,
     CheckpointSaved,
     ControlPlaneStarted,
     Decided,
     Event,
     FleetDeclared,
+    GatewayDeclared,
     HomeCreated,
     NodeHealth,
     Observed,
     PolicySet,
     RankExited,
+    RankReady,
     RankStarted,
     RankUnknown,
     RemoveRequested,
+    ServiceDeclared,
     StopRequested,
     WorkloadDeclared,
 )
@@ -46,6 +51,7 @@ from steersman.model.snapshot import (
     StoredArtifact,
     WorkloadState,
 )
+from steersman.state import services
 from steersman.state.apply import apply_decision
 from steersman.state.draft import Draft
 from steersman.state.lease import end_lease, end_reservations, with_fleet_node
@@ -79,6 +85,7 @@ def _policy_set(draft: Draft, event: PolicySet) -> None:
 def _observed(draft: Draft, event: Observed) -> None:
     draft.observed_at = draft.position
     draft.now_ms = max(draft.now_ms, event.now_ms)
+    services.take_signals(draft, event.signals)
     while (entry := draft.timers.first()) is not None and entry[0] <= draft.now_ms:
         state = draft.workloads[entry[1]]
         if state.phase is Phase.BACKOFF:
@@ -198,12 +205,16 @@ def _workload_declared(draft: Draft, event: WorkloadDeclared) -> None:
 
 
 def _stop_requested(draft: Draft, event: StopRequested) -> None:
+    if services.request_stop(draft, event.workload):
+        return
     state = draft.workloads.get(event.workload)
     if state is not None and state.phase not in FINAL_PHASES and not state.stop_requested:
         draft.put_workload(event.workload, replace(state, stop_requested=True), draft.run_of(state))
 
 
 def _remove_requested(draft: Draft, event: RemoveRequested) -> None:
+    if services.request_removal(draft, event.workload):
+        return
     state = draft.workloads.get(event.workload)
     if state is not None and not state.removing:
         draft.put_workload(event.workload, replace(state, removing=True), draft.run_of(state))
@@ -233,6 +244,15 @@ def _rank_started(draft: Draft, event: RankStarted) -> None:
         started = max(item.started_ms or 0 for item in ranks)
         run = replace(run, state=move_run(run.state, "rank-started", state), started_ms=started)
     draft.put_run(run)
+
+
+def _rank_ready(draft: Draft, event: RankReady) -> None:
+    run = draft.runs.get(event.run)
+    if run is None or event.rank != 0 or run.ready_ms is not None or run.ranks[0].end is not None:
+        return
+    ready = replace(run, ready_ms=_possible(draft, run, event.at_ms))
+    draft.put_run(ready)
+    services.note_ready(draft, ready)
 
 
 def _rank_unknown(draft: Draft, event: RankUnknown) -> None:
@@ -308,11 +328,16 @@ _HANDLERS: dict[type, Callable[[Draft, Any], None]] = {
     FleetDeclared: _fleet_declared,
     NodeHealth: _node_health,
     WorkloadDeclared: _workload_declared,
+    ServiceDeclared: services.declared,
+    GatewayDeclared: services.gateway_declared,
+    ApiKeyCreated: services.key_created,
+    ApiKeyRevoked: services.key_revoked,
     StopRequested: _stop_requested,
     RemoveRequested: _remove_requested,
     Observed: _observed,
     Decided: _decided,
     RankStarted: _rank_started,
+    RankReady: _rank_ready,
     RankExited: _rank_exited,
     RankUnknown: _rank_unknown,
     CheckpointSaved: _checkpoint_saved,

@@ -8,7 +8,8 @@ import msgspec
 
 from steersman.model.ids import NodeId, RunId
 from steersman.model.policy import Policy
-from steersman.model.snapshot import NodeState, Run, Snapshot, WorkloadState
+from steersman.model.service import ApiKey, Gateway
+from steersman.model.snapshot import NodeState, Run, ServiceState, Snapshot, WorkloadState
 from steersman.model.table import Table
 from steersman.state.derive import rebuild
 
@@ -24,6 +25,9 @@ class _Image(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     workloads: list[WorkloadState]
     runs: list[Run]
     nodes: list[NodeState]
+    services: list[ServiceState]
+    gateway: Gateway | None
+    keys: tuple[ApiKey, ...]
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -44,6 +48,9 @@ def encode_image(snapshot: Snapshot) -> bytes:
             workloads=[state for _, state in snapshot.workloads.sorted_items()],
             runs=[run for _, run in snapshot.runs.sorted_items()],
             nodes=[node for _, node in snapshot.nodes.sorted_items()],
+            services=[service for _, service in snapshot.services.sorted_items()],
+            gateway=snapshot.gateway,
+            keys=snapshot.keys,
         )
     )
 
@@ -65,5 +72,8 @@ def decode_image(data: bytes) -> Snapshot | None:
         workloads=Table.of((state.spec.name, state) for state in image.workloads),
         runs=Table.of((RunId(run.id), run) for run in image.runs),
         nodes=Table.of((NodeId(state.node.id), state) for state in image.nodes),
+        services=Table.of((state.spec.name, state) for state in image.services),
+        gateway=image.gateway,
+        keys=image.keys,
     )
     return msgspec.structs.replace(tables, indexes=rebuild(tables))

@@ -23,6 +23,7 @@ from steersman.ports.driver import Driver, StartOrder
 from steersman.sensors.runs import RunSensor
 from steersman.sim.clock import VirtualClock
 from steersman.sim.driver import Behaviour, SimDriver
+from steersman.sim.gateways import SimGateways
 from steersman.sim.plane import InlineExecutor
 
 BEGIN_MS = 1_700_000_000_000
@@ -63,6 +64,7 @@ class Rig:
         self.clock = VirtualClock(BEGIN_MS)
         self.journal = FailingJournal() if journal is None else journal
         self.behaviour = Behaviour()
+        self.gateways = SimGateways()
         self.driver = SimDriver(self.clock, self._program)
         self.orders: list[StartOrder] = []
         self.reach: Callable[[str], None] = lambda _name: None
@@ -81,6 +83,7 @@ class Rig:
                 open_secret=lambda name: f"value of {name}",
                 artifact_path=lambda digest: Path("/artifacts") / digest,
                 new_home_id=lambda: "home-1",
+                gateways=self.gateways,
                 libraries=(("msgspec", "1"),),
                 reach=self._reach,
             )

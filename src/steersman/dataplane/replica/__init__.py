@@ -4,3 +4,14 @@ It runs as its own process under a shim, in the user's own interpreter where one
 of Steersman but the names of its files and the frames, and imports the standard library only (`onnx_model`
 alone imports numpy and onnxruntime). Never in here: HTTP, keys, or a queue of requests.
 """
+
+from __future__ import annotations
+
+import os
+
+__all__ = ["replica_argv"]
+
+
+def replica_argv(python: str) -> tuple[str, ...]:
+    """The command of a replica, run by an interpreter of Python 3.9 or later; all else is in its environment."""
+    return (python, os.path.join(os.path.dirname(os.path.abspath(__file__)), "main.py"))  # noqa: PTH100, PTH118, PTH120 - a text for a command

@@ -5,6 +5,7 @@ this process, and a secret in any file.
 """
 
 from steersman.drivers.local.driver import LocalDriver
+from steersman.drivers.local.gateways import LocalGateways
 from steersman.drivers.local.spawn import FAILPOINTS, LocalSettings
 
-__all__ = ["FAILPOINTS", "LocalDriver", "LocalSettings"]
+__all__ = ["FAILPOINTS", "LocalDriver", "LocalGateways", "LocalSettings"]

@@ -5,9 +5,10 @@ other, see the same ranks. Errors of the file system become DriverError here and
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import TypeVar
+
+from msgspec.structs import replace
 
 from steersman.drivers.local import discard, spawn
 from steersman.drivers.local.doorbell import Doorbell
@@ -22,26 +23,10 @@ T = TypeVar("T")
 
 
 class LocalDriver:
-    """Ranks as processes of this machine. The parameters are those of `LocalSettings`."""
+    """Ranks as processes of this machine."""
 
-    def __init__(
-        self,
-        *,
-        home: Path,
-        home_id: str,
-        shim_argv: Sequence[str],
-        trainer_path: Path | None = None,
-        environ: Mapping[str, str] | None = None,
-        failpoint: Callable[[str], None] = lambda _name: None,
-    ) -> None:
-        self._settings = LocalSettings(
-            home=home.absolute(),
-            home_id=home_id,
-            shim_argv=tuple(shim_argv),
-            trainer_path=trainer_path,
-            environ=dict(environ or {}),
-            failpoint=failpoint,
-        )
+    def __init__(self, settings: LocalSettings) -> None:
+        self._settings = replace(settings, home=settings.home.absolute())
         self._threads = asyncio.Semaphore(THREADS_MAX)
         self._one_scan = asyncio.Lock()
         self._scanner = Scanner(self._settings)

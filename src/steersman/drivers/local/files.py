@@ -56,6 +56,13 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     completed: bool = False
 
 
+class Ready(msgspec.Struct, frozen=True, kw_only=True):
+    """``ready.json`` of a replica."""
+
+    at_ms: int
+    load_ms: int = 0
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """``manifest.json`` of a checkpoint."""
 

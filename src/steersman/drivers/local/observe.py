@@ -137,7 +137,7 @@ class Scanner:
             limits="" if started is None else started.limits,
             checkpoints=self._checkpoints.published_by(Path(order.checkpoint_dir), key.run),
         )
-        report = _with_progress(report, folder)
+        report = _with_ready(_with_progress(report, folder), folder)
         if ended is not None:
             report = self._ended[key] = _with_end(report, ended)
             self._orders.pop(key, None)
@@ -172,6 +172,17 @@ def _with_progress(report: RankReport, folder: Path) -> RankReport:
     metrics = {"step": float(progress.step), **progress.metrics}
     finite = [(name, value) for name, value in sorted(metrics.items()) if math.isfinite(value)]
     return msgspec.structs.replace(report, progress=tuple(finite[:METRICS_MAX]), completed=progress.completed)
+
+
+def _with_ready(report: RankReport, folder: Path) -> RankReport:
+    """Since when a replica answers; nothing, when it does not or its word is damaged."""
+    try:
+        ready = files.read(folder / run_dir.READY, files.Ready)
+    except DriverError:
+        ready = None
+    if ready is None:
+        return report
+    return msgspec.structs.replace(report, ready_ms=ready.at_ms, load_ms=ready.load_ms)
 
 
 def _with_end(report: RankReport, ended: files.Exit) -> RankReport:

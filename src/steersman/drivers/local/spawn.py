@@ -12,6 +12,7 @@ nothing of the program has ever run. Secrets go through an anonymous pipe; a pay
 import os
 import re
 import select
+import shlex
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ import msgspec
 from steersman.drivers.local import files
 from steersman.drivers.local.folders import place_sdk, place_workdir
 from steersman.model.errors import DriverError
+from steersman.model.workload import Job
 from steersman.ports import run_dir
 from steersman.ports.driver import RankKey, StartOrder, StopOrder
 
@@ -58,7 +60,8 @@ class LocalSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What the composition root decides.
 
     `shim_argv` is the command that `steersman.dataplane.shim.shim_argv` names. `trainer_path` is the folder
-    of the package steersman_trainer. `environ` is what every program inherits (Steersman's own variables are
+    of the package steersman_trainer. `programs` are the commands of the data plane's own programs by name: an
+    interpreter and its arguments. `environ` is what every program inherits (Steersman's own variables are
     left out). `failpoint` is called with each of FAILPOINTS, in a worker thread.
     """
 
@@ -66,6 +69,7 @@ class LocalSettings(msgspec.Struct, frozen=True, kw_only=True):
     home_id: str
     shim_argv: Sequence[str]
     trainer_path: Path | None = None
+    programs: Mapping[str, Sequence[str]] = {}
     environ: Mapping[str, str] = {}
     failpoint: Callable[[str], None] = lambda _name: None
 
@@ -163,8 +167,8 @@ def _order(settings: LocalSettings, order: StartOrder, folder: Path) -> dict[str
         "decision": order.decision,
         "epoch": order.epoch,
         "setup": job.setup,
-        "command": job.run,
-        "envs": job.envs,
+        "command": _command(settings, job),
+        "envs": (*job.envs, *_replica_env(order)),
         "workdir": str(workdir),
         "output_dir": str(output),
         "checkpoint_dir": str(checkpoints),
@@ -176,6 +180,26 @@ def _order(settings: LocalSettings, order: StartOrder, folder: Path) -> dict[str
         "memory_bytes": order.placement.memory_bytes,
         "trainer_dir": None if sdk is None else str(sdk),
     }
+
+
+def _command(settings: LocalSettings, job: Job) -> str:
+    """What the shell runs. Raises DriverError for a program that this control plane does not have."""
+    if job.program == "command":
+        return job.run
+    argv = settings.programs.get(job.program)
+    if argv is None:
+        raise DriverError(f"this control plane cannot run a {job.program}", hint="install Steersman whole")
+    interpreter = None if job.replica is None else job.replica.python
+    return "exec " + shlex.join([interpreter or argv[0], *argv[1:]])
+
+
+def _replica_env(order: StartOrder) -> tuple[tuple[str, str], ...]:
+    serves = order.job.replica
+    if serves is None:
+        return ()
+    threads = max(order.placement.cpu_milli // 1000, 1)
+    body = {**msgspec.to_builtins(serves), "threads": threads}
+    return ((run_dir.ENV_REPLICA, msgspec.json.encode(body).decode()),)
 
 
 def stop(settings: LocalSettings, order: StopOrder) -> None:

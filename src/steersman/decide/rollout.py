@@ -1,0 +1,352 @@
+"""Which revision serves, and with which replicas: first start, rolling update, scaling, the end.
+
+Theory of operation. A revision is a declaration and the content of its model. When either changes a new one
+is begun, and its replicas join up to `surge_max` above the target; a replica of the old one is retired only
+when as many as the target are ready without it. When the new one has its target ready and the old has no
+replica left, it has taken over. It is given up when a replica of it crashes again and again, or does not
+get ready in time, before any ever was: then its replicas go, and those of the old revision, none of which
+was retired for it, serve on. A first revision has nothing to fall back to and is tried for as long as it is
+declared.
+
+Every replica is a job of its own, recorded whole in `Spawn`; what its end means is for `recover`. Here is
+only how many there are, of which revision. Those that are not ready go first, then the youngest. The
+gateway is a job too: there is one while there is a service.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from steersman.model.decisions import (
+    Decision,
+    FailRollout,
+    Forget,
+    Hold,
+    Promote,
+    Retire,
+    Revise,
+    Spawn,
+)
+from steersman.model.ids import WorkloadName
+from steersman.model.reasons import Code, Reason, reason
+from steersman.model.resources import Resources
+from steersman.model.service import GATEWAY_NAME, CallableModel, OnnxModel, Service
+from steersman.model.snapshot import (
+    Phase,
+    ReplicaRef,
+    Revision,
+    Run,
+    RunState,
+    ServiceState,
+    Snapshot,
+    WorkloadState,
+)
+from steersman.model.workload import Input, Job, ReplicaSpec, Retry, Workload
+
+EXIT_CONFIG = 78
+"""EX_CONFIG: the replica says that its model can never be loaded."""
+MODEL_INPUT = "model"
+ALWAYS = Retry(on_events=("error", "interruption"), attempts_max=1_000_000_000)
+
+
+class Verdicts(NamedTuple):
+    """The decisions, services in order of name, and when to look again."""
+
+    decisions: tuple[Decision, ...]
+    wake_at_ms: int | None
+
+
+class Replica(NamedTuple):
+    """One replica that is not being retired, as it stands now."""
+
+    ref: ReplicaRef
+    job: WorkloadState
+    run: Run | None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it answers requests."""
+        return self.run is not None and self.run.state is RunState.RUNNING and self.run.ready_ms is not None
+
+    @property
+    def begun_ms(self) -> int | None:
+        """Since when it loads its model; None when it does not."""
+        run = self.run
+        loads = run is not None and run.state is RunState.RUNNING and run.ready_ms is None
+        return run.started_ms if run is not None and loads else None
+
+
+def rollout(snapshot: Snapshot) -> Verdicts:
+    """What should become of the replicas of every service, and of the gateway."""
+    decisions: list[Decision] = []
+    wakes: list[int] = []
+    services = snapshot.services.sorted_items()
+    for _, state in services:
+        decisions += _judge(snapshot, state)
+        wakes += _deadlines(snapshot, state)
+    decisions += _gateway(snapshot, needed=bool(services))
+    return Verdicts(tuple(decisions), min(wakes, default=None))
+
+
+def _gateway(snapshot: Snapshot, *, needed: bool) -> Iterator[Decision]:
+    job = snapshot.workloads.get(GATEWAY_NAME)
+    if needed and job is None:
+        why = reason(Code.GATEWAY_NEEDED)
+        yield Spawn(workload=GATEWAY_NAME, revision=0, job=_gateway_job(), reason=why)
+    elif not needed and job is not None and not job.removing:
+        yield Retire(workload=GATEWAY_NAME, replica=GATEWAY_NAME, reason=reason(Code.REMOVED))
+
+
+def _gateway_job() -> Workload:
+    body = Job(run="", program="gateway", retry=ALWAYS, stop_grace_ms=15_000)
+    return Workload(name=GATEWAY_NAME, body=body, resources=Resources(), priority=1_000)
+
+
+def replicas_of(snapshot: Snapshot, state: ServiceState) -> list[Replica]:
+    """The replicas that are not being retired, in order of their making."""
+    found = []
+    for ref in state.replicas:
+        job = snapshot.workloads[ref.name]
+        if not ref.retiring:
+            found.append(Replica(ref, job, None if job.run is None else snapshot.runs[job.run]))
+    return found
+
+
+def _judge(snapshot: Snapshot, state: ServiceState) -> Iterator[Decision]:
+    name, replicas = state.spec.name, replicas_of(snapshot, state)
+    if state.removing or state.stop_requested:
+        code = Code.REMOVED if state.removing else Code.STOP_REQUESTED
+        yield from (_retire(state, item, reason(code)) for item in replicas)
+        if state.removing and not state.replicas:
+            yield Forget(workload=name, reason=reason(Code.REMOVED))
+        elif state.reason is None or state.reason.code is not code:
+            yield Hold(workload=name, reason=reason(code))
+        return
+    digest, missing = model_of(snapshot, state.spec)
+    if missing is None and _is_new(state, digest):
+        yield Revise(workload=name, revision=state.revisions + 1, model_digest=digest, reason=_why_new(state))
+        return  # its replicas are for the next cycle, which follows at once
+    if state.rolling is not None:
+        yield from _roll(snapshot, state, state.rolling, replicas)
+    elif state.serving is not None:
+        yield from _keep(snapshot, state, state.serving, replicas)
+    elif missing is not None and state.reason != missing:
+        yield Hold(workload=name, reason=missing)
+
+
+# Which revision.
+
+
+def model_of(snapshot: Snapshot, spec: Service) -> tuple[str | None, Reason | None]:
+    """The digest of the model's content as it is now, or why there is none yet.
+
+    What a job made earlier stays good while it runs again, or after a later run failed.
+    """
+    model = spec.model
+    if not isinstance(model, OnnxModel) or model.artifact is None:
+        return (model.digest if isinstance(model, OnnxModel) else spec.workdir_digest), None
+    source, artifact = model.artifact.workload, model.artifact.artifact
+    origin = snapshot.workloads.get(source)
+    stored = None if origin is None else next((a for a in origin.artifacts if a.name == artifact), None)
+    if origin is not None and stored is not None and origin.phase is Phase.SUCCEEDED:
+        return stored.digest, None
+    phase = "undeclared" if origin is None else origin.phase.value
+    failed = origin is not None and origin.phase in (Phase.FAILED, Phase.STOPPED, Phase.SUCCEEDED)
+    code = Code.INPUT_FAILED if failed else Code.WAITING_INPUT
+    return None, reason(code, workload=source, artifact=artifact, phase=phase)
+
+
+def _is_new(state: ServiceState, digest: str | None) -> bool:
+    current = state.serving if state.rolling is None else state.rolling
+    wanted = (state.generation, digest)
+    known = (current, state.failed)
+    return all(item is None or (item.generation, item.model_digest) != wanted for item in known)
+
+
+def _why_new(state: ServiceState) -> Reason:
+    current = state.serving if state.rolling is None else state.rolling
+    if current is None:
+        return reason(Code.FIRST_REVISION)
+    same = current.generation == state.generation
+    return reason(Code.MODEL_CHANGED if same else Code.DECLARATION_CHANGED, revision=current.number)
+
+
+# Replicas.
+
+
+def _keep(
+    snapshot: Snapshot, state: ServiceState, serving: Revision, replicas: list[Replica]
+) -> Iterator[Decision]:
+    """One revision, as many replicas as the target."""
+    ours = [item for item in replicas if item.ref.revision == serving.number]
+    for item in replicas:
+        if item.ref.revision != serving.number:
+            yield _retire(state, item, reason(Code.REPLICA_REPLACED, revision=serving.number))
+    yield from _stuck(snapshot, state, ours)
+    lacking = state.target - len(ours)
+    for ordinal in range(lacking):
+        yield _spawn(state, serving, ordinal, reason(Code.REPLICA_NEEDED, target=state.target))
+    for item in _least_wanted(ours)[: max(-lacking, 0)]:
+        yield _retire(state, item, reason(Code.REPLICA_SURPLUS, target=state.target))
+    yield from _told(state, serving, ours)
+
+
+def _roll(
+    snapshot: Snapshot, state: ServiceState, rolling: Revision, replicas: list[Replica]
+) -> Iterator[Decision]:
+    """Two revisions: the new one joins, the old one goes, and what is ready never falls below the target."""
+    target = max(state.target, 1)  # a revision takes over only once one replica of it has been ready
+    new = [item for item in replicas if item.ref.revision == rolling.number]
+    old = [item for item in replicas if item.ref.revision != rolling.number]
+    failure = _failure(snapshot, state, rolling, new)
+    if failure is not None and state.serving is not None:
+        yield FailRollout(workload=state.spec.name, revision=rolling.number, reason=failure)
+        return
+    ready = sum(item.ready for item in new)
+    if ready >= target and not old:
+        why = reason(Code.ROLLED_OUT, revision=rolling.number, replicas=ready)
+        yield Promote(workload=state.spec.name, revision=rolling.number, reason=why)
+        return
+    yield from _stuck(snapshot, state, new)
+    room = target + state.spec.rollout.surge_max - len(new) - len(old)
+    for ordinal in range(min(target - len(new), room)):
+        yield _spawn(state, rolling, ordinal, reason(Code.REPLICA_NEEDED, target=target))
+    for item in _least_wanted(new)[: max(len(new) - target, 0)]:
+        yield _retire(state, item, reason(Code.REPLICA_SURPLUS, target=target))
+    spare = ready + sum(item.ready for item in old) - target
+    for item in _least_wanted(old):
+        if not item.ready and ready > 0:
+            yield _retire(state, item, reason(Code.REPLICA_REPLACED, revision=rolling.number))
+        elif item.ready and spare > 0 and ready > 0:
+            spare -= 1
+            yield _retire(state, item, reason(Code.REPLICA_REPLACED, revision=rolling.number))
+    if failure is not None and state.reason != failure:
+        yield Hold(workload=state.spec.name, reason=failure)
+    elif failure is None:
+        yield from _told(state, rolling, new)
+
+
+def _least_wanted(replicas: list[Replica]) -> list[Replica]:
+    """Those that are not ready first, the youngest first."""
+    young = list(reversed(replicas))
+    return [item for item in young if not item.ready] + [item for item in young if item.ready]
+
+
+def _failure(
+    snapshot: Snapshot, state: ServiceState, revision: Revision, replicas: list[Replica]
+) -> Reason | None:
+    """Why a revision that nobody has seen ready should be given up; None when it should not."""
+    if any(item.ready for item in replicas):
+        return None
+    for item in replicas:
+        end = None if item.job.last_run is None else item.job.last_run.ranks[0].end
+        hopeless = end is not None and end.exit_code == EXIT_CONFIG
+        if item.job.failures and (hopeless or item.job.failures >= state.spec.rollout.crashes_max):
+            facts: dict[str, str | int] = {"replica": item.ref.name, "failures": item.job.failures}
+            if end is not None and end.exit_code is not None:
+                facts["exit_code"] = end.exit_code
+            if end is not None and end.signal is not None:
+                facts["signal"] = end.signal
+            return reason(Code.REPLICA_CRASHED, revision=revision.number, **facts)
+        if _overdue(snapshot, state, item):
+            facts = {"replica": item.ref.name, "ready_timeout_ms": state.spec.rollout.ready_timeout_ms}
+            return reason(Code.REPLICA_STUCK, revision=revision.number, **facts)
+    return None
+
+
+def _overdue(snapshot: Snapshot, state: ServiceState, item: Replica) -> bool:
+    limit_ms = state.spec.rollout.ready_timeout_ms
+    return item.begun_ms is not None and snapshot.now_ms >= item.begun_ms + limit_ms
+
+
+def _stuck(snapshot: Snapshot, state: ServiceState, replicas: list[Replica]) -> Iterator[Decision]:
+    """Replicas that load for too long give way to others of their revision."""
+    for item in replicas:
+        if _overdue(snapshot, state, item):
+            limit_ms = state.spec.rollout.ready_timeout_ms
+            yield _retire(state, item, reason(Code.REPLICA_STUCK, ready_timeout_ms=limit_ms))
+
+
+def _deadlines(snapshot: Snapshot, state: ServiceState) -> Iterator[int]:
+    for item in replicas_of(snapshot, state):
+        if item.begun_ms is not None:
+            due_ms = item.begun_ms + state.spec.rollout.ready_timeout_ms
+            if due_ms > snapshot.now_ms:  # what is due was judged just now
+                yield due_ms
+
+
+def _told(state: ServiceState, revision: Revision, replicas: list[Replica]) -> Iterator[Decision]:
+    """The service's own line: it serves, or waits for replicas."""
+    failed = state.failed is not None and state.failed.generation == state.generation
+    if failed:
+        return  # that the newest declaration failed is what people must see
+    ready = sum(item.ready for item in replicas)
+    code = Code.SERVING if ready >= state.target else Code.WAITING_READY
+    why = reason(code, ready=ready, target=state.target, revision=revision.number)
+    if state.reason != why:
+        yield Hold(workload=state.spec.name, reason=why)
+
+
+def _retire(state: ServiceState, item: Replica, why: Reason) -> Retire:
+    return Retire(workload=state.spec.name, replica=item.ref.name, reason=why)
+
+
+def _spawn(state: ServiceState, revision: Revision, ordinal: int, why: Reason) -> Spawn:
+    number = state.spawned + ordinal + 1
+    return Spawn(
+        workload=state.spec.name,
+        revision=revision.number,
+        job=replica_job(state, revision, number),
+        reason=why,
+    )
+
+
+def replica_job(state: ServiceState, revision: Revision, number: int) -> Workload:
+    """The job that runs one replica: what to serve from its revision, how to run it from the newest word."""
+    spec, now = revision.spec, state.spec
+    name = WorkloadName(f"{spec.name}.{number}")
+    inputs: tuple[Input, ...] = ()
+    target, python = "", None
+    match spec.model:
+        case OnnxModel():
+            source = spec.model.artifact
+            inputs = (
+                Input(
+                    name=MODEL_INPUT,
+                    workload=spec.name if source is None else source.workload,
+                    artifact=MODEL_INPUT if source is None else source.artifact,
+                    digest=revision.model_digest,
+                ),
+            )
+        case CallableModel():
+            target, python = spec.model.target, spec.model.python
+    serves = ReplicaSpec(
+        service=spec.name,
+        revision=revision.number,
+        kind="onnx" if isinstance(spec.model, OnnxModel) else "callable",
+        target=target,
+        python=python,
+        batch_size_max=spec.limits.batch_size_max,
+        batch_timeout_ms=spec.limits.timeout_ms,
+    )
+    body = Job(
+        run="",
+        setup=spec.setup,
+        workdir=spec.workdir,
+        workdir_digest=spec.workdir_digest,
+        envs=spec.envs,
+        secrets=spec.secrets,
+        inputs=inputs,
+        stop_grace_ms=now.stop_grace_ms,
+        retry=ALWAYS,
+        program="replica",
+        replica=serves,
+    )
+    return Workload(
+        name=name,
+        body=body,
+        resources=spec.resources,
+        queue=now.queue,
+        priority=now.priority,
+        owner=now.owner,
+        labels=now.labels,
+    )

@@ -1,0 +1,198 @@
+"""What events and decisions do to services, their revisions and their replicas.
+
+Theory of operation. A service owns replicas, each of which is a job in the table of workloads like any
+other; here is only what ties them together: which revision a replica is of, whether it is being retired, and
+what the service was told. A replica leaves its service when its job is forgotten: after it is proven gone.
+"""
+
+from collections.abc import Iterable
+
+from msgspec.structs import replace
+
+from steersman.model.decisions import FailRollout, Forget, Hold, Promote, Retire, Revise, Scale, Spawn
+from steersman.model.events import ApiKeyCreated, ApiKeyRevoked, GatewayDeclared, ServiceDeclared, Signal
+from steersman.model.ids import WorkloadName
+from steersman.model.snapshot import ReplicaRef, Revision, Run, ServiceState, SignalValue, WorkloadState
+from steersman.state.draft import Draft
+
+
+def declared(draft: Draft, event: ServiceDeclared) -> None:
+    """A service is there, or is to be otherwise. What serves, serves on until `rollout` replaces it."""
+    spec = event.service
+    before = draft.services.get(spec.name)
+    if before is None:
+        first = spec.scaling.initial_replicas
+        target = spec.scaling.min_replicas if first is None else first
+        draft.services[spec.name] = ServiceState(
+            spec=spec,
+            digest=event.digest,
+            declared_at=draft.position,
+            declared_ms=draft.now_ms,
+            generation=draft.position,
+            target=target,
+            desired=target,
+            desired_ms=draft.now_ms,
+        )
+        return
+    after = replace(before, spec=spec, digest=event.digest, stop_requested=False, removing=False)
+    if event.restarts:
+        after = replace(after, generation=draft.position, failed=None, failed_reason=None)
+    draft.services[spec.name] = after
+
+
+def gateway_declared(draft: Draft, event: GatewayDeclared) -> None:
+    draft.gateway = event.gateway
+
+
+def key_created(draft: Draft, event: ApiKeyCreated) -> None:
+    others = (key for key in draft.keys if key.name != event.key.name)
+    draft.keys = tuple(sorted((*others, event.key), key=lambda key: key.name))
+
+
+def key_revoked(draft: Draft, event: ApiKeyRevoked) -> None:
+    draft.keys = tuple(key for key in draft.keys if key.name != event.name)
+
+
+def request_stop(draft: Draft, name: WorkloadName) -> bool:
+    """Whether it is a service, which then is to have no replicas until it is declared again."""
+    state = draft.services.get(name)
+    if state is None:
+        return False
+    draft.services[name] = replace(state, stop_requested=True)
+    return True
+
+
+def request_removal(draft: Draft, name: WorkloadName) -> bool:
+    """Whether it is a service, which then is to drain its replicas and go."""
+    state = draft.services.get(name)
+    if state is None:
+        return False
+    draft.services[name] = replace(state, removing=True)
+    return True
+
+
+def take_signals(draft: Draft, signals: Iterable[Signal]) -> None:
+    """The last word on each signal of each service; of what is no service, nothing is kept."""
+    for signal in signals:
+        state = draft.services.get(signal.subject)
+        if state is None:
+            continue
+        heard = SignalValue(name=signal.name, at_ms=draft.now_ms, value=signal.value)
+        others = (known for known in state.signals if known.name != signal.name)
+        known = tuple(sorted((*others, heard), key=lambda value: value.name))
+        draft.services[signal.subject] = replace(state, signals=known)
+
+
+def note_ready(draft: Draft, run: Run) -> None:
+    """A replica answers: its service knows what a cold start takes."""
+    owner = draft.workloads[run.workload].service
+    state = None if owner is None else draft.services.get(owner)
+    if state is not None and run.ready_ms is not None:
+        draft.services[state.spec.name] = replace(state, cold_start_ms=run.ready_ms - run.decided_ms)
+
+
+def hold(draft: Draft, decision: Hold) -> bool:
+    """Whether the decision is on a service."""
+    state = draft.services.get(decision.workload)
+    if state is None:
+        return False
+    draft.services[decision.workload] = replace(state, reason=decision.reason)
+    return True
+
+
+def forget(draft: Draft, decision: Forget) -> bool:
+    """Whether the decision is on a service, which then leaves."""
+    if draft.services.get(decision.workload) is None:
+        return False
+    del draft.services[decision.workload]
+    return True
+
+
+def drop_replica(draft: Draft, replica: WorkloadState) -> None:
+    """A job that was forgotten leaves the service it was a replica of."""
+    state = None if replica.service is None else draft.services.get(replica.service)
+    if state is not None:
+        rest = tuple(ref for ref in state.replicas if ref.name != replica.spec.name)
+        draft.services[state.spec.name] = replace(state, replicas=rest)
+
+
+def scale(draft: Draft, decision: Scale) -> None:
+    draft.services[decision.workload] = replace(
+        draft.services[decision.workload],
+        desired=decision.desired,
+        desired_ms=decision.since_ms,
+        target=decision.target,
+    )
+
+
+def revise(draft: Draft, decision: Revise) -> None:
+    state = draft.services[decision.workload]
+    revision = Revision(
+        number=decision.revision,
+        generation=state.generation,
+        spec=state.spec,
+        model_digest=decision.model_digest,
+        begun_ms=draft.now_ms,
+    )
+    draft.services[decision.workload] = replace(
+        state, rolling=revision, revisions=decision.revision, reason=decision.reason
+    )
+
+
+def promote(draft: Draft, decision: Promote) -> None:
+    state = draft.services[decision.workload]
+    draft.services[decision.workload] = replace(
+        state, serving=state.rolling, rolling=None, reason=decision.reason
+    )
+
+
+def fail_rollout(draft: Draft, decision: FailRollout) -> None:
+    state = draft.services[decision.workload]
+    draft.services[decision.workload] = replace(
+        state, rolling=None, failed=state.rolling, failed_reason=decision.reason, reason=decision.reason
+    )
+
+
+def spawn(draft: Draft, decision: Spawn) -> None:
+    """A replica's job joins the workloads; the gateway's too, which belongs to no service."""
+    name = decision.job.name
+    owner = draft.services.get(decision.workload)
+    generation = _generation(draft, owner, decision.revision)
+    draft.put_workload(
+        name,
+        WorkloadState(
+            spec=decision.job,
+            digest="",
+            declared_at=draft.observed_at,
+            declared_ms=draft.now_ms,
+            generation=generation,
+            lineage=generation,
+            service=None if owner is None else decision.workload,
+            revision=decision.revision,
+        ),
+        None,
+    )
+    if owner is not None:
+        ref = ReplicaRef(name=name, revision=decision.revision)
+        draft.services[decision.workload] = replace(
+            owner, replicas=(*owner.replicas, ref), spawned=owner.spawned + 1
+        )
+
+
+def _generation(draft: Draft, owner: ServiceState | None, number: int) -> int:
+    """The replicas of one revision share its generation, and so one copy of its workdir."""
+    known = () if owner is None else (owner.rolling, owner.serving)
+    same = (item.generation for item in known if item is not None and item.number == number)
+    return next(same, draft.observed_at)
+
+
+def retire(draft: Draft, decision: Retire) -> None:
+    """Its job is to be removed; the service lists it as retiring until it is gone."""
+    replica = draft.workloads[decision.replica]
+    draft.put_workload(decision.replica, replace(replica, removing=True), draft.run_of(replica))
+    state: ServiceState | None = draft.services.get(decision.workload)
+    if state is not None:
+        refs = tuple(
+            replace(ref, retiring=True) if ref.name == decision.replica else ref for ref in state.replicas
+        )
+        draft.services[decision.workload] = replace(state, replicas=refs)
