@@ -29,7 +29,7 @@ STEER := STEERSMAN_HOME="$(STEERSMAN_HOME)" PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN
 .PHONY: run stop
 run: $(STAMP)
 	@STEERSMAN_HOME="$(STEERSMAN_HOME)" PATH="$(CURDIR)/$(BIN):$$PATH" \
-	  $(BIN)/python examples/01-train/main_job.py $(if $(JSON),--json)
+	  $(BIN)/python examples/main_job.py $(if $(JSON),--json)
 
 # Ends what `make run` left and the control plane; the journal, logs and artifacts stay in the home.
 stop: $(STAMP)
