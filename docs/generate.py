@@ -31,7 +31,12 @@ _STANDINGS: Mapping[Standing, str] = {
     "not-yet": "Keys that are refused, with the code `not-yet`: without them a promise would be broken",
 }
 _OF_EVERY_PARSER = frozenset({"help", "install_completion", "show_completion"})
-_ORIGINS = {"skypilot": "SkyPilot", "dstack": "dstack", "steersman": "Steersman"}
+_ORIGINS = {
+    "skypilot": "SkyPilot",
+    "dstack": "dstack",
+    "ray-serve": "Ray Serve",
+    "steersman": "Steersman",
+}
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
@@ -73,8 +78,9 @@ def spec_page() -> str:
         "",
         MADE,
         "",
-        "A file holds one or more YAML documents. `kind` says what a document declares: `job` (the default)",
-        "or `fleet`. A key that is not on this page is refused, with its line and the nearest known key.",
+        "A file holds one or more YAML documents. `kind` says what a document declares: `job`, `service`,",
+        "`gateway` or `fleet`. Without it, a document with a `model` or a `service` section is a service, and",
+        "any other a job. A key that is not on this page is refused, with its line and the nearest known key.",
         "`steer schema` prints the same table as a JSON Schema for editors.",
         "",
     ]
