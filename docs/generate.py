@@ -79,8 +79,9 @@ def spec_page() -> str:
         MADE,
         "",
         "A file holds one or more YAML documents. `kind` says what a document declares: `job`, `service`,",
-        "`gateway` or `fleet`. Without it, a document with a `model` or a `service` section is a service, and",
-        "any other a job. A key that is not on this page is refused, with its line and the nearest known key.",
+        "`gateway` or `fleet`. Without it, a document with a `model` or a `service` section is a service,",
+        "and any other a job. A key that is not on this page is refused, with its line and the nearest",
+        "known key.",
         "`steer schema` prints the same table as a JSON Schema for editors.",
         "",
     ]

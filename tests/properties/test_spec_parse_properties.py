@@ -1,6 +1,7 @@
 """Whatever comes in, `parse` returns a declaration or raises SpecError, and nothing else."""
 
 from collections.abc import Iterator
+from decimal import Decimal
 
 import jsonschema
 import pytest
@@ -93,6 +94,11 @@ SCALARS = st.sampled_from(
         "high",
         "error",
         "service",
+        "gateway",
+        "127.0.0.1",
+        "'::'",
+        "m:f",
+        "0s",
         "'2'",
         '"\\0"',
         "hf_AbCdEfGhIjKlMnOpQrSt",
@@ -116,7 +122,9 @@ FLOW = st.recursive(
     max_leaves=12,
 )
 DOCUMENT = st.lists(
-    st.tuples(st.sampled_from([*WORDS, "run", "run"]), FLOW), max_size=8, unique_by=lambda pair: pair[0]
+    st.tuples(st.sampled_from([*WORDS, "run", "run", "model", "kind"]), FLOW),
+    max_size=8,
+    unique_by=lambda pair: pair[0],
 ).map(lambda pairs: "".join(f"{key}: {value}\n" for key, value in pairs))
 
 
@@ -178,7 +186,36 @@ def test_any_value_at_one_key_of_a_good_declaration(parts: dict[str, str], key: 
     """What is then still accepted is a declaration with a digest; the rest is refused in words."""
     result = read(as_text({**parts, key: value}))
     if isinstance(result, Parsed):
-        assert digest(result.workloads[0])
+        digests = [digest(each) for each in result.workloads] + [digest(each) for each in result.services]
+        assert digests or result.fleet or result.gateway
+
+
+POLICY = st.fixed_dictionaries(
+    {},
+    optional={
+        "min_replicas": st.integers(-1, 1_001),
+        "max_replicas": st.integers(-1, 1_001),
+        "initial_replicas": st.integers(-1, 1_001),
+        "target_ongoing_requests": st.decimals(0, 10, places=4),
+        "upscale_delay_s": st.decimals(0, 86_401, places=4),
+    },
+)
+
+
+@given(POLICY)
+def test_what_is_accepted_of_a_policy_keeps_its_order_and_bounds(policy: dict[str, object]) -> None:
+    """Whatever is left out, the bounds hold; a fraction is never rounded to less than was asked."""
+    words = ", ".join(f"{key}: {value}" for key, value in policy.items())
+    result = read(f"model: {{onnx: m}}\nservice: {{replica_policy: {{{words}}}}}\n")
+    if isinstance(result, SpecError):
+        return
+    scaling = result.services[0].scaling
+    first = scaling.min_replicas if scaling.initial_replicas is None else scaling.initial_replicas
+    assert 0 <= scaling.min_replicas <= first <= scaling.max_replicas <= 1_000
+    assert scaling.max_replicas >= 1
+    asked = policy.get("upscale_delay_s")
+    if isinstance(asked, Decimal):
+        assert 0 <= scaling.upscale_delay_ms - asked * 1_000 < 1
 
 
 @given(GOOD, st.randoms(use_true_random=False))

@@ -5,35 +5,45 @@ one list of events that the journal takes in one commit: a submission is accepte
 declared already and has not changed gives no event, so that `up` may be said again and again; only a workload
 that failed or was stopped is declared anew by it, for then the user asks for it again.
 
-What the parser cannot know is checked here: that a workdir exists, that inputs from outside the submission
-name workloads and artifacts that are there, that nothing waits in a circle, that secrets are set.
+What the parser cannot know is checked here: that folders and files exist (`placing`), that what is named from
+outside the submission is there (`outside`), that secrets are set.
 
-A workdir is part of a declaration with all that is in it: its digest is taken here, so that a script that
-was edited is a change like any other. That reads every file of it, so `read` is a step of its own, which
-needs no snapshot: nobody who declares something else waits for it.
+`read` takes the digests of workdirs and model files, and so reads all of them: it is a step of its own, which
+needs no snapshot, and nobody who declares something else waits for it. `store` keeps the model files that
+were read; only who means to commit the events calls it, between `compare` and the commit.
 """
 
-import os
-from collections.abc import Collection, Iterator, Mapping, MutableMapping
-from difflib import get_close_matches
+from collections.abc import Collection, Iterator, MutableMapping
 from pathlib import Path
 
 import msgspec
-from msgspec.structs import replace
 
 from steersman.app.machine import Machine
+from steersman.app.model_files import store_model
+from steersman.app.outside import check_inputs, check_kinds, check_models, nearest
+from steersman.app.placing import Base, placed
 from steersman.app.wire import ChangeView, DeclaredView, Document, Submission
-from steersman.drivers.local.folders import workdir_digest
-from steersman.model.errors import DriverError, SpecError
-from steersman.model.events import Event, FleetDeclared, WorkloadDeclared
+from steersman.model.errors import SpecError
+from steersman.model.events import Event, FleetDeclared, GatewayDeclared, ServiceDeclared, WorkloadDeclared
 from steersman.model.fleet import Fleet
-from steersman.model.ids import WorkloadName
-from steersman.model.snapshot import Phase, Snapshot, WorkloadState
+from steersman.model.service import OnnxModel, Service
+from steersman.model.snapshot import Phase, ServiceState, Snapshot, WorkloadState
 from steersman.model.units import format_bytes, format_cpu
-from steersman.model.workload import Workload
-from steersman.spec.diff import diff
+from steersman.model.workload import SecretRef, Workload
+from steersman.spec.diff import Diff, diff, diff_services
 from steersman.spec.digest import digest
-from steersman.spec.parse import Origin, Parsed, external_inputs, merge, parse
+from steersman.spec.parse import Origin, Parsed, merge, parse
+
+__all__ = [
+    "Declaration",
+    "Here",
+    "compare",
+    "declare",
+    "declared_fleet",
+    "nearest",
+    "read",
+    "store",
+]
 
 _AGAIN = frozenset({Phase.FAILED, Phase.STOPPED})
 LOCAL_DRIVER = "local"
@@ -54,12 +64,16 @@ class Here(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Declaration(msgspec.Struct, frozen=True, kw_only=True):
-    """What a submission comes to. `fleet` is the name of a fleet that is new or changed."""
+    """What a submission comes to. `workloads` are the jobs, then the services.
+
+    `fleet` and `gateway` are the names of a fleet and of a gateway that are new or changed.
+    """
 
     events: tuple[Event, ...]
     workloads: tuple[DeclaredView, ...]
     fleet: str | None
     warnings: tuple[str, ...]
+    gateway: str | None = None
 
 
 def declare(submission: Submission, snapshot: Snapshot, here: Here) -> Declaration:
@@ -68,39 +82,57 @@ def declare(submission: Submission, snapshot: Snapshot, here: Here) -> Declarati
 
 
 def read(submission: Submission, here: Here) -> Parsed:
-    """What a submission says, whatever is declared already; reads every workdir whole. Raises SpecError."""
+    """What a submission says, whatever is declared already; reads every workdir and model whole.
+
+    Changes nothing. Raises SpecError.
+    """
     digests: dict[Path, str] = {}
     return merge([_parse(document, here, digests) for document in submission.documents])
 
 
+def store(parsed: Parsed, home: Path) -> None:
+    """Keep the model files that `read` found, under their digests in the home's store.
+
+    May be called again. Raises SpecError when one was changed since it was read, HomeError when it cannot
+    be kept.
+    """
+    for service, origin in zip(parsed.services, parsed.service_origins, strict=True):
+        model = service.model
+        if isinstance(model, OnnxModel) and model.path is not None and model.digest is not None:
+            try:
+                store_model(home, Path(model.path), model.digest)
+            except SpecError as error:
+                raise SpecError(
+                    error.message,
+                    hint=error.hint,
+                    source=origin.source,
+                    line=origin.line,
+                    path="model.onnx",
+                ) from error
+
+
 def compare(parsed: Parsed, snapshot: Snapshot, here: Here) -> Declaration:
     """The events of what was read, against what is declared. Raises SpecError."""
-    _check_inputs(parsed, snapshot)
+    check_kinds(parsed, snapshot)
+    check_inputs(parsed, snapshot)
+    pending = tuple(check_models(parsed, snapshot))
     _check_secrets(parsed, here.secrets)
     fleet = _fleet(parsed, snapshot, here)
+    gateway = None if parsed.gateway == snapshot.gateway else parsed.gateway
+    compared = [
+        *(_compare_job(snapshot.workloads.get(each.name), each) for each in parsed.workloads),
+        *(_compare_service(snapshot.services.get(each.name), each) for each in parsed.services),
+    ]
     events: list[Event] = [] if fleet is None else [FleetDeclared(fleet=fleet)]
-    workloads = []
-    for workload in parsed.workloads:
-        view, event = _compare(snapshot.workloads.get(workload.name), workload)
-        workloads.append(view)
-        events += [] if event is None else [event]
+    events += [] if gateway is None else [GatewayDeclared(gateway=gateway)]
+    events += (event for _, event in compared if event is not None)
     return Declaration(
         events=tuple(events),
-        workloads=tuple(workloads),
+        workloads=tuple(view for view, _ in compared),
         fleet=None if fleet is None else fleet.name,
-        warnings=(*parsed.warnings, *_too_large(parsed.fleet, here.machine)),
+        warnings=(*parsed.warnings, *pending, *_too_large(parsed.fleet, here.machine)),
+        gateway=None if gateway is None else gateway.name,
     )
-
-
-def nearest(name: str, known: Collection[str]) -> str:
-    """A hint that names the known name that is most like this one, or what there is; may be empty."""
-    close = get_close_matches(name, known, n=1)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    if not known:
-        return "no workload is declared"
-    shown = sorted(known)[:5]
-    return f"there {'is' if len(known) == 1 else 'are'}: {', '.join(shown)}{' …' if len(known) > 5 else ''}"
 
 
 # Fleet.
@@ -139,30 +171,46 @@ def _too_large(fleet: Fleet | None, machine: Machine) -> Iterator[str]:
         )
 
 
-# Workloads.
+# Jobs and services.
 
 
-def _compare(before: WorkloadState | None, after: Workload) -> tuple[DeclaredView, WorkloadDeclared | None]:
+def _compare_job(
+    before: WorkloadState | None, after: Workload
+) -> tuple[DeclaredView, WorkloadDeclared | None]:
     found = diff(None if before is None else before.spec, after)
-    assert found.kind != "removed", "the new declaration is there"
-    changes = (
-        ()
-        if before is None
-        else tuple(
-            ChangeView(path=each.path, before=each.before, after=each.after, note=each.note)
-            for each in found.changes
-        )
+    again = before is not None and (before.stop_requested or before.removing or before.phase in _AGAIN)
+    view = _view(after, found, again=again)
+    if view.kind == "unchanged":
+        return view, None
+    restarts = found.restarts or view.kind == "again"
+    return view, WorkloadDeclared(workload=after, digest=digest(after), restarts=restarts)
+
+
+def _compare_service(
+    before: ServiceState | None, after: Service
+) -> tuple[DeclaredView, ServiceDeclared | None]:
+    """A service that was stopped comes back as it was; one whose new revision was given up tries again."""
+    found = diff_services(None if before is None else before.spec, after)
+    failed = before is not None and before.failed is not None
+    again = before is not None and (before.stop_requested or before.removing or failed)
+    view = _view(after, found, again=again)
+    if view.kind == "unchanged":
+        return view, None
+    return view, ServiceDeclared(service=after, digest=digest(after), restarts=found.restarts or failed)
+
+
+def _view(after: Workload | Service, found: Diff, *, again: bool) -> DeclaredView:
+    """What a declaration is against the one before. `again`: the one before is not at work."""
+    if found.kind == "created":
+        return DeclaredView(name=after.name, kind="created", restarts=True)
+    if found.kind == "unchanged":
+        return DeclaredView(name=after.name, kind="again" if again else "unchanged", restarts=again)
+    assert found.kind == "changed", "the new declaration is there"
+    changes = tuple(
+        ChangeView(path=each.path, before=each.before, after=each.after, note=each.note)
+        for each in found.changes
     )
-    event = WorkloadDeclared(workload=after, digest=digest(after), restarts=found.restarts)
-    if before is None:
-        return DeclaredView(name=after.name, kind="created", restarts=True), event
-    leaving = before.stop_requested or before.removing
-    if found.kind == "changed":
-        restarts = found.restarts or leaving or before.phase in _AGAIN
-        return DeclaredView(name=after.name, kind="changed", restarts=restarts, changes=changes), event
-    if leaving or before.phase in _AGAIN:
-        return DeclaredView(name=after.name, kind="again", restarts=True), replace(event, restarts=True)
-    return DeclaredView(name=after.name, kind="unchanged"), None
+    return DeclaredView(name=after.name, kind="changed", restarts=found.restarts or again, changes=changes)
 
 
 def _parse(document: Document, here: Here, digests: MutableMapping[Path, str]) -> Parsed:
@@ -174,111 +222,28 @@ def _parse(document: Document, here: Here, digests: MutableMapping[Path, str]) -
             hint="give `folder` as an absolute path",
             source=document.source,
         )
-    workloads = tuple(
-        _with_files(_placed(workload, origin, folder, here), origin, digests)
-        for workload, origin in zip(parsed.workloads, parsed.origins, strict=True)
-    )
-    return replace(parsed, workloads=workloads)
-
-
-def _placed(workload: Workload, origin: Origin, folder: Path, here: Here) -> Workload:
-    """The workload with its workdir as an absolute path of a folder that is there."""
-    text = workload.body.workdir
-    if text is None:
-        return workload
-    first, _, rest = text.partition("/")
-    start = here.user / rest if first == "~" else folder / text
-    path = Path(os.path.abspath(start))  # noqa: PTH100 - Path.absolute keeps `..`, resolve follows links
-    if not path.is_dir():
-        what = "is not a folder" if path.exists() else "does not exist"
-        raise _wrong_workdir(
-            origin, f"the workdir {str(path)!r} {what}", "it is relative to the file's folder"
-        )
-    if not os.access(path, os.R_OK | os.X_OK):
-        raise _wrong_workdir(origin, f"the workdir {str(path)!r} cannot be read", "check its mode")
-    if here.home.resolve().is_relative_to(path.resolve()):
-        raise _wrong_workdir(
-            origin,
-            f"the workdir {str(path)!r} contains Steersman's home {here.home}",
-            "give the job a folder of its own, or choose another home with --home",
-        )
-    return replace(workload, body=replace(workload.body, workdir=str(path)))
-
-
-def _with_files(workload: Workload, origin: Origin, digests: MutableMapping[Path, str]) -> Workload:
-    """The workload with the digest of what is in its workdir; `digests` holds those already taken."""
-    if workload.body.workdir is None:
-        return workload
-    path = Path(workload.body.workdir)
-    try:
-        found = digests[path] if path in digests else workdir_digest(path)
-    except DriverError as error:
-        raise _wrong_workdir(origin, error.message, error.hint) from error
-    except OSError as error:
-        what = f"{error.filename!r} in the workdir cannot be read: {error.strerror}"
-        raise _wrong_workdir(origin, what, "check its mode, or keep it out of the workdir") from error
-    digests[path] = found
-    return replace(workload, body=replace(workload.body, workdir_digest=found))
-
-
-def _wrong_workdir(origin: Origin, message: str, hint: str) -> SpecError:
-    return SpecError(message, hint=hint, source=origin.source, line=origin.line, path="workdir")
+    return placed(parsed, Base(folder=folder, home=here.home, user=here.user, digests=digests))
 
 
 def _check_secrets(parsed: Parsed, known: Collection[str]) -> None:
-    for workload, origin in zip(parsed.workloads, parsed.origins, strict=True):
-        for item in workload.body.secrets:
-            if item.secret not in known:
-                raise SpecError(
-                    f"{workload.name!r} needs the secret {item.secret!r}, which is not set",
-                    hint=f"steer secret set {item.secret}",
-                    source=origin.source,
-                    line=origin.line,
-                    path=f"secrets.{item.env}",
-                    code="unknown-secret",
-                )
+    jobs = zip(parsed.workloads, parsed.origins, strict=True)
+    services = zip(parsed.services, parsed.service_origins, strict=True)
+    for workload, origin in jobs:
+        _require_secrets(workload.name, workload.body.secrets, origin, known)
+    for service, origin in services:
+        _require_secrets(service.name, service.secrets, origin, known)
 
 
-# Inputs from outside the submission.
-
-
-def _check_inputs(parsed: Parsed, snapshot: Snapshot) -> None:
-    origins = {
-        workload.name: origin for workload, origin in zip(parsed.workloads, parsed.origins, strict=True)
-    }
-    outside = external_inputs(parsed)
-    for name, item in outside:
-        state = snapshot.workloads.get(item.workload)
-        if state is None or state.removing:
-            names = [known for known, _ in snapshot.workloads.sorted_items()]
+def _require_secrets(
+    name: str, secrets: tuple[SecretRef, ...], origin: Origin, known: Collection[str]
+) -> None:
+    for item in secrets:
+        if item.secret not in known:
             raise SpecError(
-                f"{name!r} needs an artifact of {item.workload!r}, which is declared nowhere",
-                hint=nearest(item.workload, [*names, *origins]),
-                source=origins[name].source,
-                line=origins[name].line,
-                path=f"inputs.{item.name}",
+                f"{name!r} needs the secret {item.secret!r}, which is not set",
+                hint=f"steer secret set {item.secret}",
+                source=origin.source,
+                line=origin.line,
+                path=f"secrets.{item.env}",
+                code="unknown-secret",
             )
-    reached = _reached([item.workload for _, item in outside], snapshot, origins)
-    if reached:
-        # The parser's own check of artifacts and circles, over what is here and what it leans on.
-        there = Origin(source="declared before", line=0)
-        merge([replace(parsed, fleet=None), Parsed(workloads=reached, origins=(there,) * len(reached))])
-
-
-def _reached(
-    first: list[WorkloadName], snapshot: Snapshot, here: Mapping[WorkloadName, Origin]
-) -> tuple[Workload, ...]:
-    """The workloads outside the submission that it leans on, directly or through others."""
-    found: dict[WorkloadName, Workload] = {}
-    left = list(first)
-    while left:
-        name = left.pop()
-        state = None if name in found or name in here else snapshot.workloads.get(name)
-        if state is not None:
-            found[name] = state.spec
-            left += _sources(state.spec)
-    return tuple(found[name] for name in sorted(found))
-
-
-def _sources(workload: Workload) -> Iterator[WorkloadName]:
-    return (item.workload for item in workload.body.inputs)

@@ -16,12 +16,17 @@ to connect is readiness. Every gateway process opens one connection to every rep
                 input in HELLO's order, the rows one after another, C order, little endian. json kind: payload
                 is the rows' JSON texts one after another, meta has "lengths": [bytes of each].
     RESULT      replica → gateway: as many rows, same batch number. meta {"shapes": {output: [dims]},
-                "run_us", "cpu_us", "invalid": [rows whose output is NaN or infinite]?}; payload as above in
-                HELLO's order of outputs, or JSON texts with "lengths".
+                "run_us", "cpu_us", "invalid": [rows whose output is NaN or infinite]?, "errors": {row: one
+                line}?}; payload as above in HELLO's order of outputs, or JSON texts with "lengths". A row
+                in "errors" failed alone and one in "invalid" has no usable answer: tensors hold zeros or
+                what came, JSON holds null. "cpu_us" sums up, over batches, to what the process used.
     PART        one piece of a stream: `rows` 1; meta {"row", "last": bool, "error"?: text}; payload one JSON
-                text. A stream ends with "last". (kind json with "stream" only; one row a batch)
+                text. A stream ends with "last": a frame of its own without payload, which has "run_us" and
+                "cpu_us" too. (kind json with "stream" only; one row a batch)
     ERROR       the whole batch failed: meta {"error": one line, "code": "model-error" | "wrong-shape" |
-                "bad-frame"}. Nothing else comes for this batch.
+                "bad-frame"}. Nothing else comes for this batch. For bytes that are no frame it comes with
+                batch 0 and `rows` 0, and the replica closes; a batch that merely does not fit the signature
+                leaves the connection as it is.
     CANCEL      gateway → replica: nobody waits for this batch any more. It may be finished or dropped; a
                 RESULT, ERROR or last PART comes all the same.
     DRAIN       replica → gateway: send no new batch. Comes once, when the replica is told to end.
@@ -31,6 +36,8 @@ to connect is readiness. Every gateway process opens one connection to every rep
 `batches_max` is how many batches one connection may have under way at once (credits). A replica answers
 batches in any order. Tensor = {"name", "dtype", "shape": [int or null for any, without the batch dim]}.
 """
+
+from __future__ import annotations  # a replica may run on Python 3.9
 
 import json
 import struct
@@ -51,6 +58,8 @@ ERROR: Final = 5
 CANCEL: Final = 6
 DRAIN: Final = 7
 DRAINED: Final = 8
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 DTYPE_BYTES: Final = {
     "BOOL": 1, "UINT8": 1, "INT8": 1, "UINT16": 2, "INT16": 2, "FP16": 2,
@@ -73,7 +82,7 @@ def pack(
     kind: int, batch: int, rows: int, meta: dict[str, Any], *payload: bytes | memoryview
 ) -> list[bytes | memoryview]:
     """A frame as pieces for one gathering write."""
-    text = json.dumps(meta, separators=(",", ":")).encode() if meta else b"{}"
+    text = _ENCODER.encode(meta).encode() if meta else b"{}"
     size = META.size + len(text) + sum(map(len, payload))
     return [HEADER.pack(size, kind, 0, rows, batch) + META.pack(len(text)) + text, *payload]
 

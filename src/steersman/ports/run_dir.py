@@ -90,4 +90,5 @@ READY = "ready.json"
 REPLICA_SOCKET = "replica.sock"
 ENV_REPLICA = "STEERSMAN_REPLICA"
 """What a replica serves, as JSON: {"service", "revision", "kind": "onnx" | "callable", "target", "threads",
-"batch_size_max", "batch_timeout_ms"}. The model file of kind onnx is its input ``model``."""
+"batch_size_max", "batch_timeout_ms", "load_timeout_ms"?}. The model file of kind onnx is its input
+``model``."""

@@ -8,7 +8,7 @@ from steersman.model.fleet import DEFAULT_SITE, Fleet, Node
 from steersman.model.ids import DeviceId, NodeId
 from steersman.model.resources import Device
 from steersman.model.units import Amount
-from steersman.spec import keys
+from steersman.spec import keys_common, keys_fleet
 from steersman.spec.nodes import MapNode
 from steersman.spec.place import Place
 from steersman.spec.sections import Fields, Key
@@ -21,11 +21,13 @@ NAME_CHARS_MAX = 63
 
 def read_fleet(node: MapNode, place: Place, default_name: str) -> Fleet:
     """The fleet that a document declares. Raises SpecError."""
-    fields = Fields(keys.FLEET_SECTION, node, place)
-    written = fields.require(keys.NODES)
+    fields = Fields(keys_fleet.FLEET_SECTION, node, place)
+    written = fields.require(keys_fleet.NODES)
     if not written:
-        raise place.at(keys.NODES.name).error(
-            fields.line_of(keys.NODES), "a fleet has at least one node", "declare one: name, cpus, memory"
+        raise place.at(keys_fleet.NODES.name).error(
+            fields.line_of(keys_fleet.NODES),
+            "a fleet has at least one node",
+            "declare one: name, cpus, memory",
         )
     _check_sizes(written, place)
     nodes: dict[NodeId, Node] = {}
@@ -33,37 +35,40 @@ def read_fleet(node: MapNode, place: Place, default_name: str) -> Fleet:
         for made in _nodes(each):
             if made.id in nodes:
                 message = f"two nodes are called {made.id!r}"
-                raise each.place.at("name").error(each.line_of(keys.NODE_NAME), message, "rename one of them")
+                raise each.place.at("name").error(
+                    each.line_of(keys_fleet.NODE_NAME), message, "rename one of them"
+                )
             nodes[made.id] = made
     return Fleet(
-        name=fields.get_or(keys.NAME_KEY, default_name), nodes=tuple(nodes[name] for name in sorted(nodes))
+        name=fields.get_or(keys_common.NAME_KEY, default_name),
+        nodes=tuple(nodes[name] for name in sorted(nodes)),
     )
 
 
 def _check_sizes(written: tuple[Fields, ...], place: Place) -> None:
     count = devices = 0
     for each in written:
-        repeat = each.get_or(keys.COUNT, 1)
+        repeat = each.get_or(keys_fleet.COUNT, 1)
         count += repeat
-        devices += repeat * sum(number for _, number in each.get_or(keys.NODE_ACCELERATORS, ()))
-        if count > keys.FLEET_COUNT_MAX or devices > DEVICES_MAX:
-            raise place.at(keys.NODES.name).error(
+        devices += repeat * sum(number for _, number in each.get_or(keys_fleet.NODE_ACCELERATORS, ()))
+        if count > keys_fleet.FLEET_COUNT_MAX or devices > DEVICES_MAX:
+            raise place.at(keys_fleet.NODES.name).error(
                 each.line,
-                f"a fleet has at most {keys.FLEET_COUNT_MAX:,} nodes and {DEVICES_MAX:,} accelerators",
+                f"a fleet has at most {keys_fleet.FLEET_COUNT_MAX:,} nodes and {DEVICES_MAX:,} accelerators",
                 "declare fewer",
             )
 
 
 def _nodes(fields: Fields) -> list[Node]:
-    name, count = fields.require(keys.NODE_NAME), fields.get(keys.COUNT)
+    name, count = fields.require(keys_fleet.NODE_NAME), fields.get(keys_fleet.COUNT)
     ids = [name] if count is None else [f"{name}-{index}" for index in range(count)]
     if len(ids[-1]) > NAME_CHARS_MAX:
         raise fields.place.at("name").error(
-            fields.line_of(keys.NODE_NAME), f"with its number, {ids[-1]!r} is too long", NAME_RULE
+            fields.line_of(keys_fleet.NODE_NAME), f"with its number, {ids[-1]!r} is too long", NAME_RULE
         )
-    driver, site = fields.get_or(keys.INFRA, "local"), fields.get_or(keys.SITE, DEFAULT_SITE)
-    cpu_milli, memory_bytes = _exact(fields, keys.NODE_CPUS), _exact(fields, keys.NODE_MEMORY)
-    kinds, labels = fields.get_or(keys.NODE_ACCELERATORS, ()), fields.get_or(keys.NODE_LABELS, ())
+    driver, site = fields.get_or(keys_common.INFRA, "local"), fields.get_or(keys_fleet.SITE, DEFAULT_SITE)
+    cpu_milli, memory_bytes = _exact(fields, keys_fleet.NODE_CPUS), _exact(fields, keys_fleet.NODE_MEMORY)
+    kinds, labels = fields.get_or(keys_fleet.NODE_ACCELERATORS, ()), fields.get_or(keys_fleet.NODE_LABELS, ())
     return [
         Node(
             id=NodeId(node_id),

@@ -1,47 +1,43 @@
 """Text to declarations, and the files of a folder to one declaration of everything.
 
 Theory: `parse` reads one text, `merge` joins what several texts declare. Both hold the rules that need more
-than one document: one fleet, one workload of a name, inputs that name an artifact which exists, and no circle
-of dependencies. A workload that an input names and these texts do not declare may exist already: `merge`
-lets it pass and `external_inputs` lists it, so that the caller can check it against what runs.
+than one document: one fleet, one gateway, one job or service of a name, and what they name of one another
+(`links`).
 
 A document without `name` is called after its source, made into a valid name.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
 from steersman.model.errors import SpecError
 from steersman.model.fleet import Fleet
 from steersman.model.ids import WorkloadName
-from steersman.model.workload import Input, Workload
-from steersman.spec import keys
+from steersman.model.service import Gateway, Service
+from steersman.model.workload import Workload
+from steersman.spec import keys_common as keys
 from steersman.spec.fleets import read_fleet
+from steersman.spec.gateways import read_gateway
 from steersman.spec.jobs import read_job
+from steersman.spec.links import check_links
 from steersman.spec.nodes import MapNode, Node, ScalarNode, compose, decode, describe
-from steersman.spec.place import Place, show
+from steersman.spec.place import Origin, Place
+from steersman.spec.services import read_service
 
-__all__ = ["Origin", "Parsed", "decode", "default_name", "external_inputs", "merge", "parse"]
+__all__ = ["Origin", "Parsed", "decode", "default_name", "merge", "parse"]
 
 NAME_CHARS_MAX = 63
-
-
-class Origin(msgspec.Struct, frozen=True, kw_only=True):
-    """Where something was declared."""
-
-    source: str
-    line: int
-
-    def __str__(self) -> str:
-        return f"{self.source}:{self.line}"
+SERVICE_MARKS = frozenset({"model", "service"})
+"""A document with one of these keys and no kind is a service: SkyPilot's files have no kind."""
 
 
 class Parsed(msgspec.Struct, frozen=True, kw_only=True):
     """What texts declare. `warnings` are words for people: source, line, path, what is not honoured.
 
-    `origins` has one item for each workload, in the same order; `fleet_origin` belongs to `fleet`.
+    `origins` has one item for each workload, in the same order, and `service_origins` for each service;
+    `fleet_origin` belongs to `fleet`, `gateway_origin` to `gateway`.
     """
 
     fleet: Fleet | None = None
@@ -49,6 +45,10 @@ class Parsed(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
     origins: tuple[Origin, ...] = ()
     fleet_origin: Origin | None = None
+    services: tuple[Service, ...] = ()
+    service_origins: tuple[Origin, ...] = ()
+    gateway: Gateway | None = None
+    gateway_origin: Origin | None = None
 
 
 def parse(text: str, source: str) -> Parsed:
@@ -61,39 +61,50 @@ def parse(text: str, source: str) -> Parsed:
 
 def merge(parsed: Sequence[Parsed]) -> Parsed:
     """What several texts declare together. Raises SpecError naming both sources of a clash."""
-    workloads: list[Workload] = []
-    origins: dict[WorkloadName, Origin] = {}
-    fleet: Fleet | None = None
-    fleet_origin: Origin | None = None
-    for each in parsed:
-        if each.fleet is not None:
-            if fleet is not None:
-                raise _clash("two fleets", fleet_origin, each.fleet_origin)
-            fleet, fleet_origin = each.fleet, each.fleet_origin
-        for workload, origin in zip(each.workloads, each.origins, strict=True):
-            if workload.name in origins:
-                raise _clash(f"two workloads called {workload.name!r}", origins[workload.name], origin)
-            origins[workload.name] = origin
-            workloads.append(workload)
-    _check_inputs(workloads, origins)
+    fleets = [(each.fleet, each.fleet_origin) for each in parsed if each.fleet is not None]
+    gateways = [(each.gateway, each.gateway_origin) for each in parsed if each.gateway is not None]
+    for what, found in (("two fleets", fleets), ("two gateways", gateways)):
+        if len(found) > 1:
+            raise _clash(what, found[0][1], found[1][1])
+    origins = _origins(parsed)
+    workloads = [workload for each in parsed for workload in each.workloads]
+    services = [service for each in parsed for service in each.services]
+    check_links(workloads, services, origins)
+    fleet, fleet_origin = fleets[0] if fleets else (None, None)
+    gateway, gateway_origin = gateways[0] if gateways else (None, None)
     return Parsed(
         fleet=fleet,
         workloads=tuple(workloads),
         warnings=tuple(warning for each in parsed for warning in each.warnings),
         origins=tuple(origins[workload.name] for workload in workloads),
         fleet_origin=fleet_origin,
+        services=tuple(services),
+        service_origins=tuple(origins[service.name] for service in services),
+        gateway=gateway,
+        gateway_origin=gateway_origin,
     )
 
 
-def external_inputs(parsed: Parsed) -> tuple[tuple[WorkloadName, Input], ...]:
-    """Inputs that name a workload which is not declared here: (who needs it, what), in the order declared."""
-    declared = {workload.name for workload in parsed.workloads}
-    return tuple(
-        (workload.name, each)
-        for workload in parsed.workloads
-        for each in workload.body.inputs
-        if each.workload not in declared
-    )
+def _origins(parsed: Sequence[Parsed]) -> dict[WorkloadName, Origin]:
+    """Where each job and service is declared. Raises SpecError for a name that stands twice."""
+    origins: dict[WorkloadName, Origin] = {}
+    jobs: set[WorkloadName] = set()
+    for each in parsed:
+        declared: tuple[Workload | Service, ...] = (*each.workloads, *each.services)
+        for one, origin in zip(declared, (*each.origins, *each.service_origins), strict=True):
+            if one.name in origins:
+                what = _two(one, is_job=one.name in jobs)
+                raise _clash(f"{what} called {one.name!r}", origins[one.name], origin)
+            origins[one.name] = origin
+            if isinstance(one, Workload):
+                jobs.add(one.name)
+    return origins
+
+
+def _two(second: Workload | Service, *, is_job: bool) -> str:
+    if is_job != isinstance(second, Workload):
+        return "a job and a service"
+    return "two workloads" if is_job else "two services"
 
 
 def default_name(source: str) -> str:
@@ -111,24 +122,36 @@ def _document(node: Node, source: str) -> Parsed:
         raise place.error(node.line, message, "begin with `name:` and `run:`")
     origin = Origin(source=source, line=node.line)
     name = default_name(source)
-    if _kind(node, place) == "fleet":
-        fleet = read_fleet(node, place, name)
-        return Parsed(fleet=fleet, fleet_origin=origin, warnings=tuple(place.warnings))
-    workload = read_job(node, place, name)
-    return Parsed(workloads=(workload,), origins=(origin,), warnings=tuple(place.warnings))
+    warnings = place.warnings
+    match _kind(node, place):
+        case "fleet":
+            fleet = read_fleet(node, place, name)
+            return Parsed(fleet=fleet, fleet_origin=origin, warnings=tuple(warnings))
+        case "gateway":
+            gateway = read_gateway(node, place)
+            return Parsed(gateway=gateway, gateway_origin=origin, warnings=tuple(warnings))
+        case "service":
+            service = read_service(node, place, name)
+            return Parsed(services=(service,), service_origins=(origin,), warnings=tuple(warnings))
+        case _:
+            workload = read_job(node, place, name)
+            return Parsed(workloads=(workload,), origins=(origin,), warnings=tuple(warnings))
 
 
 def _kind(node: MapNode, place: Place) -> str:
-    """The kind of a document: `job` when it does not say. Raises NotYetError for kinds that come later."""
+    """The kind of a document; when it does not say, `service` by its keys, else `job`.
+
+    Raises NotYetError for kinds that come later.
+    """
     for entry in node.entries:
         if entry.key.text == keys.KIND.name:
             value = entry.value
             if isinstance(value, ScalarNode) and value.text in keys.KINDS_NOT_YET:
                 raise place.at(keys.KIND.name).not_yet(
-                    value.line, f"the kind `{value.text}` is not built yet", "declare a `job`"
+                    value.line, f"the kind `{value.text}` is not built yet", "declare a `job` or a `service`"
                 )
             return keys.KIND.shape.read(entry.value, place.at(keys.KIND.name))
-    return keys.KINDS[0]
+    return "service" if any(entry.key.text in SERVICE_MARKS for entry in node.entries) else "job"
 
 
 def _clash(what: str, first: Origin | None, second: Origin | None) -> SpecError:
@@ -138,55 +161,3 @@ def _clash(what: str, first: Origin | None, second: Origin | None) -> SpecError:
         source=second.source if second else "",
         line=second.line if second else None,
     )
-
-
-def _check_inputs(workloads: Sequence[Workload], origins: Mapping[WorkloadName, Origin]) -> None:
-    """Inputs name artifacts that exist, and dependencies have no circle."""
-    by_name = {workload.name: workload for workload in workloads}
-    for workload in workloads:
-        for each in workload.body.inputs:
-            target = by_name.get(each.workload)
-            if target is not None and each.artifact not in {a.name for a in target.body.artifacts}:
-                known = ", ".join(artifact.name for artifact in target.body.artifacts) or "none"
-                raise SpecError(
-                    f"{workload.name!r} needs {show(each.artifact)} of {target.name!r}, which leaves no such",
-                    hint=f"its artifacts are: {known}",
-                    source=origins[workload.name].source,
-                    path=f"inputs.{each.name}",
-                    line=origins[workload.name].line,
-                )
-    circle = _circle({name: _needs(workload, by_name) for name, workload in by_name.items()})
-    if circle:
-        raise SpecError(
-            f"these workloads wait for one another: {' → '.join(circle)}",
-            hint="remove one of the inputs",
-            source=origins[circle[0]].source,
-            path="inputs",
-            line=origins[circle[0]].line,
-        )
-
-
-def _needs(workload: Workload, declared: Mapping[WorkloadName, Workload]) -> tuple[WorkloadName, ...]:
-    return tuple(each.workload for each in workload.body.inputs if each.workload in declared)
-
-
-def _circle(needs: Mapping[WorkloadName, Sequence[WorkloadName]]) -> list[WorkloadName]:
-    """A circle of dependencies, its first name again at the end; empty when there is none.
-
-    Walks down iteratively: a chain of a hundred thousand workloads must not meet the interpreter's stack.
-    """
-    done: set[WorkloadName] = set()
-    for root in needs:
-        path: dict[WorkloadName, Iterator[WorkloadName]] = {} if root in done else {root: iter(needs[root])}
-        while path:
-            last = next(reversed(path))
-            following = next(path[last], None)
-            if following is None:
-                done.add(last)
-                del path[last]
-            elif following in path:
-                names = list(path)
-                return [*names[names.index(following) :], following]
-            elif following not in done:
-                path[following] = iter(needs[following])
-    return []

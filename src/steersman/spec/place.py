@@ -24,6 +24,16 @@ def step(key: str) -> str:
     return key if len(key) <= SHOWN_CHARS_MAX and key.isprintable() else show(key)
 
 
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """Where something was declared."""
+
+    source: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}"
+
+
 class Place(msgspec.Struct, frozen=True, kw_only=True):
     """A position in a declaration. `warnings` is shared by all places of one parse."""
 

@@ -4,7 +4,13 @@ It accepts everything that the parser accepts, and names every key that the pars
 Draft 7, because that is what the YAML support of editors reads.
 """
 
-from steersman.spec.keys import FLEET_SECTION, JOB_SECTION, KIND, SECTIONS
+from steersman.spec.keys import SECTIONS
+from steersman.spec.keys_common import KIND
+from steersman.spec.keys_fleet import FLEET_SECTION
+from steersman.spec.keys_gateway import GATEWAY_SECTION
+from steersman.spec.keys_job import JOB_SECTION
+from steersman.spec.keys_service import SERVICE_SECTION
+from steersman.spec.parse import SERVICE_MARKS
 from steersman.spec.sections import Key, Section
 from steersman.spec.shapes import JsonSchema
 
@@ -13,16 +19,40 @@ DIALECT = "http://json-schema.org/draft-07/schema#"
 
 def json_schema() -> JsonSchema:
     """The schema of one document."""
-    is_fleet = {"required": [KIND.name], "properties": {KIND.name: {"const": FLEET_SECTION.name}}}
     return {
         "$schema": DIALECT,
         "title": "Steersman declaration",
         "type": "object",
-        "if": is_fleet,
-        "then": {"$ref": f"#/definitions/{FLEET_SECTION.name}"},
-        "else": {"$ref": f"#/definitions/{JOB_SECTION.name}"},
+        **_choose(
+            (_is(FLEET_SECTION), FLEET_SECTION),
+            (_is(GATEWAY_SECTION), GATEWAY_SECTION),
+            (_is_service(), SERVICE_SECTION),
+            otherwise=JOB_SECTION,
+        ),
         "definitions": {section.name: _section(section) for section in SECTIONS},
     }
+
+
+def _choose(*choices: tuple[JsonSchema, Section], otherwise: Section) -> JsonSchema:
+    """The section of the first condition that holds."""
+    chosen = _reference(otherwise)
+    for condition, section in reversed(choices):
+        chosen = {"if": condition, "then": _reference(section), "else": chosen}
+    return chosen
+
+
+def _reference(section: Section) -> JsonSchema:
+    return {"$ref": f"#/definitions/{section.name}"}
+
+
+def _is(section: Section) -> JsonSchema:
+    return {"required": [KIND.name], "properties": {KIND.name: {"const": section.name}}}
+
+
+def _is_service() -> JsonSchema:
+    """It says so, or it says nothing and has one of the keys that only a service has."""
+    marked: JsonSchema = {"anyOf": [{"required": [mark]} for mark in sorted(SERVICE_MARKS)]}
+    return {"anyOf": [_is(SERVICE_SECTION), {"not": {"required": [KIND.name]}, **marked}]}
 
 
 def _section(section: Section) -> JsonSchema:

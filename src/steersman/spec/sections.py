@@ -23,7 +23,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 Standing = Literal["honoured", "accepted", "not-yet"]
 """honoured: it has its effect; accepted: checked, and warned about; not-yet: refused with that code."""
-Origin = Literal["skypilot", "dstack", "steersman"]
+Origin = Literal["skypilot", "dstack", "ray-serve", "steersman"]
 
 
 class Key(msgspec.Struct, Generic[T_co], frozen=True, kw_only=True):

@@ -280,7 +280,7 @@ def test_files_of_one_workdir_are_read_once(here: Here, code: Path, monkeypatch:
         seen.append(path)
         return folders.workdir_digest(path)
 
-    monkeypatch.setattr("steersman.app.declare.workdir_digest", counted)
+    monkeypatch.setattr("steersman.app.placing.workdir_digest", counted)
     texts = [f"name: {name}\nrun: x\nworkdir: {code}\n" for name in "abc"]
     declare(submission(*texts), Snapshot(), here)
     assert seen == [code]

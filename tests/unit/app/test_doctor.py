@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from steersman.app import doctor
 from steersman.app.doctor import examine
 from steersman.app.settings import Settings, prepare_home
 from steersman.app.wire import CheckView
+from steersman.engine.restore import restore
 from steersman.journal.anchor import ANCHOR_NAME
 from steersman.journal.connect import DATABASE_NAME
 from steersman.journal.sqlite import SqliteJournal
+from steersman.model.errors import JournalCorrupt
 from steersman.model.events import HomeCreated, Observed
 
 EVENTS = 3
@@ -62,7 +65,7 @@ def test_a_sound_journal(home: Path) -> None:
     before = {path.name: path.read_bytes() for path in home.iterdir() if path.is_file()}
     found = check(home, "journal")
     assert found.state == "ok"
-    assert found.words == f"{EVENTS} events, ends as acknowledged; `steer audit --verify` reads all of it"
+    assert found.words == f"{EVENTS} events, ends as acknowledged; read and compared with the chain: all"
     for name in (DATABASE_NAME, ANCHOR_NAME):
         assert (home / name).read_bytes() == before[name]
     journal = SqliteJournal.open(home)  # beside its owner, too
@@ -94,6 +97,59 @@ def test_a_journal_that_is_not_sound(home: Path, harm: Callable[[Path], object],
     assert found.state == "problem"
     assert words in found.words
     assert found.hint
+
+
+def _spoil_the_middle(home: Path) -> None:
+    with sqlite3.connect(home / DATABASE_NAME) as database:
+        database.execute("UPDATE events SET body = ? WHERE position = 2", (b"{}",))
+    database.close()
+
+
+def test_damage_in_the_middle_is_found_as_the_control_plane_would(home: Path) -> None:
+    journal = SqliteJournal.open(home)
+    journal.append([Observed(now_ms=now) for now in range(2_000)], 2)  # far behind what opening looks at
+    journal.close()
+    _spoil_the_middle(home)
+    found = check(home, "journal")
+    assert found.state == "problem"
+    assert "row 2: its bytes are not those that were acknowledged" in found.words
+    journal = SqliteJournal.open(home)
+    try:
+        with pytest.raises(JournalCorrupt, match="row 2"):
+            restore(journal, "this build")
+    finally:
+        journal.close()
+
+
+def test_of_a_long_journal_the_end_is_read_and_that_is_said(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "EVENTS_READ_MAX", 2)
+    found = check(home, "journal")
+    assert found.state == "ok"
+    assert "read and compared with the chain: the last 2 (`steer audit --verify` reads all" in found.words
+
+
+def test_what_cannot_be_read_is_not_called_missing(tmp_path: Path) -> None:
+    """Pages in the middle of the database are spoilt: what lies behind them is there, and unreadable."""
+    home = tmp_path / "home"
+    prepare_home(home)
+    journal = SqliteJournal.open(home)
+    journal.append([HomeCreated(home_id="a" * 3_000), *(Observed(now_ms=now) for now in range(900))], 1)
+    journal.close()
+    path = home / DATABASE_NAME
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2 // 4096 * 4096
+    data[middle : middle + 8192] = b"\xff" * 8192
+    path.write_bytes(data)
+    reader = SqliteJournal.open_reader(home)
+    try:
+        problems = reader.verify().problems
+    finally:
+        reader.close()
+    assert any("cannot be read further" in problem for problem in problems)
+    assert any("are unreadable" in problem for problem in problems)
+    assert not any("missing from the end" in problem for problem in problems)
 
 
 def test_a_home_without_a_journal(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 import pytest
 
 from steersman.model.errors import SpecError
-from steersman.spec.parse import Parsed, external_inputs, merge, parse
+from steersman.spec.links import external_inputs
+from steersman.spec.parse import Parsed, merge, parse
 
 
 def refused(text: str) -> SpecError:
@@ -231,7 +232,7 @@ def test_an_input_of_a_workload_that_is_not_here_is_left_to_the_caller() -> None
             "name: b\nrun: x\ninputs: {M: other/model, L: a/log}\n", "name: a\nrun: x\nartifacts: {log: l}\n"
         )
     )
-    assert [(name, each.name, each.workload) for name, each in external_inputs(merged)] == [
+    assert [(name, each.name, each.workload) for name, each in external_inputs(merged.workloads)] == [
         ("b", "M", "other")
     ]
 

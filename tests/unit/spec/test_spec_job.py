@@ -13,7 +13,8 @@ from steersman.model.workload import (
     SecretRef,
     Workload,
 )
-from steersman.spec import keys
+from steersman.spec import keys, keys_common
+from steersman.spec.keys_job import JOB_SECTION
 from steersman.spec.parse import Parsed, default_name, parse
 
 GIB = 2**30
@@ -48,9 +49,11 @@ def test_the_least_job_has_the_documented_defaults() -> None:
     assert job() == Workload(
         name="a",  # type: ignore[arg-type]  # a NewType over str, plain in tests
         body=Job(run="x"),
-        resources=Resources(cpu_milli=keys.CPU_MILLI_DEFAULT, memory_bytes=keys.MEMORY_BYTES_DEFAULT),
+        resources=Resources(
+            cpu_milli=keys_common.CPU_MILLI_DEFAULT, memory_bytes=keys_common.MEMORY_BYTES_DEFAULT
+        ),
     )
-    assert (keys.CPU_MILLI_DEFAULT, keys.MEMORY_BYTES_DEFAULT) == (1000, 512 * 2**20)
+    assert (keys_common.CPU_MILLI_DEFAULT, keys_common.MEMORY_BYTES_DEFAULT) == (1000, 512 * 2**20)
 
 
 SKYPILOT = """
@@ -224,14 +227,14 @@ def test_bad_resources(text: str, words: str | None) -> None:
         ("file_mounts: {/data: s3://x}", "`file_mounts` is not built yet"),
         ("file_mounts: {/data: ./x}", "`file_mounts` is not built yet"),
         ("volumes: {/a: b}", "`volumes` is not built yet"),
-        ("service: {readiness_probe: /}", "`service` is not built yet"),
+        ("service: {readiness_probe: /}", "an HTTP server of its own is not built yet"),
         ("budget: 100", "`budget` is not built yet"),
         ("data: {residency: eu}", "`residency` is not built yet"),
         ("data: {class: personal}", "`class` is not built yet"),
         ("config: {docker: {}}", "`config` is not built yet"),
         ("workdir: {url: https://x}", "a workdir that is fetched from elsewhere"),
         ("workdir: s3://bucket", "a workdir that is fetched from elsewhere"),
-        *((f"kind: {kind}", f"the kind `{kind}` is not built yet") for kind in keys.KINDS_NOT_YET),
+        *((f"kind: {kind}", f"the kind `{kind}` is not built yet") for kind in keys_common.KINDS_NOT_YET),
     ],
 )
 def test_what_is_not_built_yet_has_a_stable_code(text: str, words: str) -> None:
@@ -241,7 +244,7 @@ def test_what_is_not_built_yet_has_a_stable_code(text: str, words: str) -> None:
 
 
 def test_an_empty_value_of_a_key_that_is_not_built_yet_promises_nothing() -> None:
-    assert warned("file_mounts: {}\nimage_id: null\nvolumes: []\nservice:\n").warnings == ()
+    assert warned("file_mounts: {}\nimage_id: null\nvolumes: []\nbudget:\n").warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -270,7 +273,7 @@ def message_of(text: str) -> str:
 
 def test_every_key_of_the_table_is_known_to_the_parser() -> None:
     """A key without a value is honoured, warned about, or refused for its own reason: never unknown."""
-    for section, prefix in ((keys.JOB_SECTION, ""), (keys.RESOURCES_SECTION, "resources: ")):
+    for section, prefix in ((JOB_SECTION, ""), (keys_common.RESOURCES_SECTION, "resources: ")):
         for key in section.keys:
             text = f"{prefix}{{{key.name}: }}" if prefix else f"{key.name}:"
             head = "" if key.name in {"run", "name"} else "run: x"

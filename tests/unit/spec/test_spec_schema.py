@@ -49,6 +49,7 @@ def test_the_schema_is_a_valid_schema_and_names_every_key() -> None:
         assert all(prop["description"] for prop in definition["properties"].values())
     assert schema["definitions"]["job"]["required"] == ["run"]
     assert schema["definitions"]["fleet"]["required"] == ["nodes"]
+    assert schema["definitions"]["service"]["required"] == ["model"]
 
 
 def accepted_examples() -> list[str]:
@@ -72,7 +73,16 @@ def accepted_examples() -> list[str]:
         "labels:",
     )
     amounts = ("resources:\n  cpus:", "resources:\n  memory:", "resources:\n  accelerators:")
-    heads = ("", "run: x\n", "kind: fleet\n", *(f"run: x\n{key} " for key in (*values, *amounts)))
+    served = "model: {onnx: m}\n"
+    heads = (
+        "",
+        "run: x\n",
+        "kind: fleet\n",
+        "kind: gateway\n",
+        served,
+        f"{served}service:\n  ",
+        *(f"run: x\n{key} " for key in (*values, *amounts)),
+    )
     return [head + text for text in dict.fromkeys(texts) for head in heads]
 
 
@@ -103,6 +113,18 @@ def test_what_the_parser_accepts_the_schema_accepts() -> None:
         "run: x\nresources: {cpus: 0}\n",
         "run: x\nresources: {infra: aws}\n",
         "kind: service\nrun: x\n",
+        "service: {replicas: 1}\nrun: x\n",
+        "kind: service\n",
+        "model: {onnx: m, path: x}\n",
+        "model: {callable: 'no target'}\n",
+        "model: {onnx: m}\nservice: {replicas: 0}\n",
+        "model: {onnx: m}\nservice: {replica_policy: {target_qps_per_replica: 3}}\n",
+        "model: {onnx: m}\nnum_nodes: 2\n",
+        "model: {onnx: m}\nservice: {max_batch_size: 65536}\n",
+        "kind: gateway\nport: 70000\n",
+        "kind: gateway\nkeys: never\n",
+        "kind: gateway\ntls: {certificate: c}\n",
+        "kind: gateway\nrun: x\n",
         "name: A.b\nrun: x\n",
         "run: x\nnum_nodes: 0\n",
         "run: x\nnum_nodes: 1.5\n",

@@ -7,11 +7,11 @@ alone imports numpy and onnxruntime). Never in here: HTTP, keys, or a queue of r
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 
 __all__ = ["replica_argv"]
 
 
 def replica_argv(python: str) -> tuple[str, ...]:
-    """The command of a replica, run by an interpreter of Python 3.9 or later; all else is in its environment."""
-    return (python, os.path.join(os.path.dirname(os.path.abspath(__file__)), "main.py"))  # noqa: PTH100, PTH118, PTH120 - a text for a command
+    """The command of a replica. `python`: an interpreter of 3.9 or later; the environment holds all else."""
+    return (python, str(Path(__file__).absolute().with_name("main.py")))

@@ -1,0 +1,135 @@
+"""Reaching one replica, for as long as it is configured.
+
+Theory: being able to connect is readiness, so a gateway just tries, often: a look at the file's name costs
+microseconds while there is none. Looks are DIAL_S apart while the target is new and DIAL_SLOW_S later. After
+a fault (a wrong frame, a hang, a stranger behind the name) the pause doubles with every fault in a row, so
+that a broken replica does not eat the second tries of calls. A socket's path may hold 108 bytes only, so the
+connection goes through a descriptor of its folder.
+"""
+
+import asyncio
+import os
+import socket
+from pathlib import Path
+
+from steersman.dataplane.gateway.exchange.link import Link, Owner
+from steersman.ports.replica_wire import Frame
+
+DIAL_S = 0.02
+DIAL_SLOW_S = 0.1
+DIAL_FAST_TRIES = 100
+FAULT_S_MAX = 30.0
+HELLO_S_MAX = 5.0
+"""A replica that says nothing for so long after it was connected is cut off."""
+
+
+class Target:
+    """One configured replica, connected or not."""
+
+    __slots__ = (
+        "_next",
+        "_owner",
+        "_task",
+        "_tries",
+        "faults",
+        "link",
+        "path",
+        "problem",
+        "retired",
+        "revision",
+        "run",
+    )
+
+    def __init__(self, owner: Owner, revision: int, run: str, path: str) -> None:
+        self._owner = owner
+        self.revision, self.run, self.path = revision, run, path
+        self.link: Link | None = None
+        self.retired = False  # taken out of the configuration
+        self.faults = 0
+        self.problem = ""  # why the last connection was cut from this side
+        self._task: asyncio.Task[None] | None = None
+        self._tries = 0
+        self._next = 0.0
+
+    def tick(self, loop: asyncio.AbstractEventLoop, now: float) -> None:
+        """Connect when it is time; cut off a replica that is silent after connecting, or hangs."""
+        link = self.link
+        if link is None:
+            if not self.retired and now >= self._next:
+                self._dial(loop, now)
+        elif link.pool is None:
+            if now - link.opened > HELLO_S_MAX:
+                link.close(f"it said nothing for {HELLO_S_MAX} s")
+        elif any(now - batch.heard > batch.overdue_s for batch in link.batches.values()):
+            link.close("a batch hangs")
+
+    def retire(self) -> None:
+        """It has left the configuration: no new batch; the connection closes once nothing is under way."""
+        self.retired = True
+        link = self.link
+        if link is None:
+            return
+        link.retired = True
+        if link.pool is not None:
+            link.pool.leave(link)
+        if not link.batches:
+            link.close()
+
+    def hello(self, link: Link, frame: Frame) -> str:
+        """See `link.Owner`."""
+        return self._owner.hello(link, frame)
+
+    def drain(self, link: Link) -> None:
+        """See `link.Owner`."""
+        self._owner.drain(link)
+
+    def lost(self, link: Link) -> None:
+        """See `link.Owner`. It is tried again, later if the fault was its own."""
+        self.link = None
+        self._tries = 0
+        self._next = 0.0
+        if link.problem:
+            self.faults += 1
+            self.problem = link.problem
+            self._next = link.loop.time() + min(DIAL_SLOW_S * 2**self.faults, FAULT_S_MAX)
+        elif link.served:
+            self.faults, self.problem = 0, ""
+        self._owner.lost(link)
+
+    def _dial(self, loop: asyncio.AbstractEventLoop, now: float) -> None:
+        self._tries += 1
+        self._next = now + (DIAL_S if self._tries < DIAL_FAST_TRIES else DIAL_SLOW_S)
+        connection = _connect(self.path)
+        if connection is not None:
+            self.link = link = Link(self, self.run, self.revision, loop)
+            self._task = loop.create_task(self._attach(loop, connection, link))
+
+    async def closed(self) -> None:
+        """Return once nothing is being connected any more."""
+        if self._task is not None:
+            await self._task
+
+    async def _attach(self, loop: asyncio.AbstractEventLoop, connection: socket.socket, link: Link) -> None:
+        try:
+            await loop.create_unix_connection(lambda: link, sock=connection)
+        except OSError:
+            connection.close()
+            self.lost(link)
+
+
+def _connect(path: str) -> socket.socket | None:
+    """A connected socket, or None when nobody listens there now."""
+    try:
+        Path(path).stat()
+        folder = os.open(Path(path).parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        connection.connect(f"/proc/self/fd/{folder}/{Path(path).name}")
+    except OSError:
+        connection.close()
+        return None
+    finally:
+        os.close(folder)
+    return connection

@@ -1,0 +1,91 @@
+"""What jobs and services are read alike: resources, priority, variables, queue."""
+
+from collections.abc import Sequence
+
+from steersman.model.ids import QueueName
+from steersman.model.resources import Resources
+from steersman.model.units import Amount
+from steersman.model.workload import DEFAULT_QUEUE, PRIORITY_DEFAULT, SecretRef
+from steersman.spec import keys_common as keys
+from steersman.spec.sections import Fields, Key, T
+from steersman.spec.values import sounds_secret
+
+
+def read_envs(fields: Fields, secrets: Sequence[SecretRef]) -> tuple[tuple[str, str], ...]:
+    envs = fields.get_or(keys.ENVS, ())
+    place = fields.place.at(keys.ENVS.name)
+    taken = {secret.env for secret in secrets}
+    for name, value in envs:
+        line = fields.line_below(keys.ENVS, name)
+        if name in taken:
+            message = f"{name} stands among `envs` and among `secrets`"
+            raise place.at(name).error(line, message, "keep one of them")
+        if value and sounds_secret(name):
+            place.at(name).warn(
+                line,
+                "it is called like a secret, and its value is kept in the journal in clear; "
+                f"write `secrets: [{name}]` and give it with `steer secret set {name}`",
+            )
+    return envs
+
+
+def read_queue(fields: Fields) -> QueueName:
+    queue = QueueName(fields.get_or(keys.QUEUE, DEFAULT_QUEUE))
+    if queue != DEFAULT_QUEUE:
+        fields.place.at(keys.QUEUE.name).warn(
+            fields.line_of(keys.QUEUE), "the queue is kept as a word: queues have no quota of their own yet"
+        )
+    return queue
+
+
+def read_priority(fields: Fields, asked: "Asked") -> int:
+    own, below = fields.get(keys.PRIORITY), asked.get(keys.RESOURCES_PRIORITY)
+    if own is not None and below is not None and own != below:
+        raise fields.place.at(keys.PRIORITY.name).error(
+            fields.line_of(keys.PRIORITY),
+            f"`priority` says {own} and `resources.priority` says {below}",
+            "keep one of them",
+        )
+    if own is not None:
+        return own
+    return PRIORITY_DEFAULT if below is None else below
+
+
+class Asked:
+    """What `resources` asks for: the alternative taken, if any, over the keys beside it."""
+
+    def __init__(self, fields: Fields) -> None:
+        self.base = fields.get(keys.RESOURCES)
+        self.chosen = None if self.base is None else self._alternative(self.base)
+
+    def _alternative(self, base: Fields) -> Fields | None:
+        if base.written(keys.ANY_OF) and base.written(keys.ORDERED):
+            raise base.place.at(keys.ORDERED.name).error(
+                base.line_of(keys.ORDERED), "`any_of` and `ordered` cannot stand together", "keep one of them"
+            )
+        return base.get(keys.ANY_OF) or base.get(keys.ORDERED)
+
+    def get(self, key: Key[T]) -> T | None:
+        """A key's value: of the alternative if it stands there, else of `resources`. Reads both."""
+        base = None if self.base is None else self.base.get(key)
+        chosen = None if self.chosen is None else self.chosen.get(key)
+        return base if chosen is None else chosen
+
+    def resources(self) -> Resources:
+        self.get(keys.INFRA)
+        cpu, memory = self.get(keys.CPUS), self.get(keys.MEMORY_KEY)
+        if self.base is not None:
+            _warn_range(self.base, keys.CPUS, cpu)
+            _warn_range(self.base, keys.MEMORY_KEY, memory)
+        return Resources(
+            cpu_milli=keys.CPU_MILLI_DEFAULT if cpu is None else cpu.least,
+            memory_bytes=keys.MEMORY_BYTES_DEFAULT if memory is None else memory.least,
+            accelerators=self.get(keys.ACCELERATORS) or (),
+        )
+
+
+def _warn_range(base: Fields, key: Key[Amount], amount: Amount | None) -> None:
+    if amount is not None and amount.most is not None and not amount.exact:
+        base.place.at(key.name).warn(
+            base.line_of(key), "the least amount is asked for; the upper end of the range is not used yet"
+        )

@@ -1,0 +1,49 @@
+"""The keys of a fleet and of its nodes."""
+
+from steersman.model.units import Amount
+from steersman.spec.keys_common import INFRA, KIND, LABEL_MAP, NAME_KEY
+from steersman.spec.sections import Fields, Key, Nested, Section
+from steersman.spec.shapes import CPU, MEMORY, Integer, ListOf
+from steersman.spec.values import NAME, Accelerators, Kinds
+
+FLEET_COUNT_MAX = 100_000
+"""The most nodes of one fleet."""
+
+NODE_NAME: Key[str] = Key(name="name", shape=NAME, note="the node's name", origin="steersman", required=True)
+NODE_CPUS: Key[Amount] = Key(
+    name="cpus", shape=CPU, note="cores that may be handed out", origin="steersman", required=True
+)
+NODE_MEMORY: Key[Amount] = Key(
+    name="memory", shape=MEMORY, note="memory that may be handed out", origin="steersman", required=True
+)
+NODE_ACCELERATORS: Key[Kinds] = Key(
+    name="accelerators",
+    shape=Accelerators(all_kinds=True),
+    note="its accelerators: `A100:8`",
+    origin="steersman",
+)
+NODE_LABELS: Key[tuple[tuple[str, str], ...]] = Key(
+    name="labels", shape=LABEL_MAP, note="words to find it by", origin="steersman"
+)
+SITE: Key[str] = Key(
+    name="site", shape=NAME, note="where it stands; `local` when not given", origin="steersman"
+)
+COUNT: Key[int] = Key(
+    name="count",
+    shape=Integer(what="a number of nodes", least=1, most=FLEET_COUNT_MAX),
+    note="that many alike, named `<name>-0` and on",
+    origin="steersman",
+)
+NODE_SECTION = Section(
+    name="node",
+    title="a node",
+    keys=(NODE_NAME, INFRA, NODE_CPUS, NODE_MEMORY, NODE_ACCELERATORS, NODE_LABELS, SITE, COUNT),
+)
+NODES: Key[tuple[Fields, ...]] = Key(
+    name="nodes",
+    shape=ListOf(what="nodes", item=Nested(section=NODE_SECTION), items_max=FLEET_COUNT_MAX),
+    note="what may be used",
+    origin="steersman",
+    required=True,
+)
+FLEET_SECTION = Section(name="fleet", title="a fleet", keys=(KIND, NAME_KEY, NODES))
