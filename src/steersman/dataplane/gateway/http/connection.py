@@ -13,13 +13,14 @@ import msgspec
 
 from steersman import __version__
 from steersman.dataplane.gateway.call import Answer, Call
-from steersman.dataplane.gateway.contract import Entry, Parts, Pool, Span, Tracer, WrongInput
+from steersman.dataplane.gateway.contract import Entry, Parts, Pool, Tracer, WrongInput
 from steersman.dataplane.gateway.http import replies
 from steersman.dataplane.gateway.http.keys import Key
 from steersman.dataplane.gateway.http.replies import Refusal, refusal_of
 from steersman.dataplane.gateway.http.request import NOT_FOUND, Head
 from steersman.dataplane.gateway.http.routes import Kind, Route
 from steersman.dataplane.gateway.http.wire import Keeper, Wire
+from steersman.dataplane.gateway.tracing import Span
 
 SERVER: Final = msgspec.json.encode(
     {"name": "steersman", "version": __version__, "extensions": ["binary_tensor_data"]}
