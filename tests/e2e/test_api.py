@@ -83,7 +83,8 @@ def test_every_route_asks_for_the_token(unchanged: Api, tmp_path: Path) -> None:
     routes = _routes(tmp_path)
     paths = {path for _, path in routes}
     assert {"/livez", "/metrics", "/v1/up", "/v1/down", "/v1/status", "/schema/openapi.json"} <= paths
-    assert len(paths) >= 13
+    assert {"/v1/services/{name:str}", "/v1/keys", "/v1/keys/{name:str}/revoke"} <= paths
+    assert len(paths) >= 16
     for method, path in routes:
         target = path.replace("{name:str}", "x").replace("{path:path}", "x")
         for headers in (
@@ -277,7 +278,7 @@ def test_headers_that_are_too_large(unchanged: Api) -> None:
         "a%2fb",
     ],
 )
-@pytest.mark.parametrize("route", ["/v1/logs/{}", "/v1/workloads/{}", "/v1/explain/{}"])
+@pytest.mark.parametrize("route", ["/v1/logs/{}", "/v1/workloads/{}", "/v1/services/{}", "/v1/explain/{}"])
 def test_names_that_are_no_names(unchanged: Api, route: str, name: str) -> None:
     status, answer = unchanged.ask("GET", route.format(name))
     assert status in {400, 404, 405}, answer
@@ -333,6 +334,7 @@ def test_unknown_routes_and_methods(unchanged: Api) -> None:
 def test_unknown_workloads(unchanged: Api) -> None:
     for method, path, body in (
         ("GET", "/v1/workloads/nobody", None),
+        ("GET", "/v1/services/nobody", None),
         ("GET", "/v1/explain/nobody", None),
         ("GET", "/v1/logs/nobody", None),
         ("POST", "/v1/workloads/nobody/stop", None),

@@ -44,7 +44,7 @@ def test_help_names_every_verb(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("verb", sorted(VERBS))
 def test_every_verb_has_help_and_the_common_options(tmp_path: Path, verb: str) -> None:
-    names = ["set", "list", "rm"] if verb == "secret" else [""]
+    names = {"secret": ["set", "list", "rm"], "key": ["create", "list", "revoke"]}.get(verb, [""])
     for name in names:
         run = steer(tmp_path / "home", *[verb, *([name] if name else []), "--help"], COLUMNS="200")
         assert run.returncode == 0

@@ -8,6 +8,7 @@ force. `test_planted.py` plants a bug for every checker and shows that it bites.
 from collections.abc import Callable
 
 from msgspec.structs import replace
+from tests.properties import service_laws
 from tests.properties.counting import (
     Turn,
     View,
@@ -26,7 +27,7 @@ from tests.properties.counting import (
 )
 from tests.scenarios.home import Home
 
-from steersman.model.decisions import Finish, Requeue, Reserve, Start, Stop
+from steersman.model.decisions import Finish, Forget, Requeue, Reserve, Start, Stop
 from steersman.model.events import FleetDeclared, NodeHealth, WorkloadDeclared
 from steersman.model.ids import NodeId, RunId, WorkloadName
 from steersman.model.reasons import Code
@@ -101,6 +102,7 @@ SNAPSHOT_LAWS: tuple[Callable[[View], None], ...] = (
     reservations_are_counted_right,
     one_run_per_workload,
     states_agree_with_ranks,
+    *service_laws.SNAPSHOT_LAWS,
 )
 
 
@@ -188,6 +190,8 @@ def unfinished_tries_are_bounded(cycle: Turn) -> None:
             continue
         snapshot = cycle.at(at)
         state = snapshot.workloads[item.workload]
+        if state.spec.body.program != "command":
+            continue  # see `service_laws.replicas_come_back`
         policy = snapshot.policy
         assert state.attempts + 1 < state.spec.body.retry.attempts_max, item.workload
         assert state.run is not None
@@ -230,8 +234,9 @@ def only_the_dead_are_judged(cycle: Turn) -> None:
     """A verdict falls only on a run whose every rank is proven gone; unknown is not gone."""
     requeued = set()
     for item in cycle.plan.decisions:
-        run = cycle.seen.workloads[item.workload].run
-        if isinstance(item, Requeue | Finish) and run is not None:
+        before = cycle.seen.workloads.get(item.workload)
+        run = None if before is None else before.run
+        if isinstance(item, Requeue | Finish | Forget) and run is not None:
             assert all(rank.end is not None for rank in cycle.seen.runs[run].ranks), run
             requeued.add(item.workload)
         if isinstance(item, Start):
@@ -246,6 +251,7 @@ CYCLE_LAWS: tuple[Callable[[Turn], None], ...] = (
     unfinished_tries_are_bounded,
     the_end_is_the_end,
     only_the_dead_are_judged,
+    *service_laws.CYCLE_LAWS,
 )
 
 
@@ -284,6 +290,7 @@ def nobody_yields_twice_for_one_need(home: Home) -> None:
 HOME_LAWS: tuple[Callable[[Home], None], ...] = (
     run_ids_are_never_used_again,
     nobody_yields_twice_for_one_need,
+    *service_laws.HOME_LAWS,
 )
 
 
@@ -291,6 +298,7 @@ def nobody_waits_in_vain(snapshot: View) -> None:
     """At rest the first of every shape in the queue does not fit, nobody may yield to it now, and no verdict
     is owed to anyone."""
     assert not snapshot.snapshot.indexes.attention
+    service_laws.services_are_at_rest(snapshot)
     heads: dict[object, WorkloadState] = {}
     for state in snapshot.workloads.values():
         if state.phase is Phase.QUEUED:
@@ -350,5 +358,6 @@ def reordered(snapshot: Snapshot) -> Snapshot:
         workloads=type(snapshot.workloads).of(reversed(snapshot.workloads.sorted_items())),
         runs=type(snapshot.runs).of(reversed(snapshot.runs.sorted_items())),
         nodes=type(snapshot.nodes).of(reversed(snapshot.nodes.sorted_items())),
+        services=type(snapshot.services).of(reversed(snapshot.services.sorted_items())),
     )
     return replace(again, indexes=rebuild(again))

@@ -31,6 +31,7 @@ class View:
         self.workloads = dict(snapshot.workloads.sorted_items())
         self.runs = dict(snapshot.runs.sorted_items())
         self.nodes = dict(snapshot.nodes.sorted_items())
+        self.services = dict(snapshot.services.sorted_items())
 
 
 class Turn:

@@ -26,6 +26,7 @@ def state_bytes(snapshot: Snapshot) -> bytes:
             snapshot.workloads.sorted_items(),
             snapshot.runs.sorted_items(),
             snapshot.nodes.sorted_items(),
+            [snapshot.services.sorted_items(), snapshot.gateway, snapshot.keys],
             [
                 list(seq)
                 for seq in (indexes.attention, indexes.victims, indexes.timers, indexes.held, indexes.live)

@@ -5,16 +5,17 @@ small numbered steps, of which the story is the first so many, so that a failing
 beginning, and a seed is a bug report. A step says what kind of thing happens and carries three numbers;
 `play` turns it into events against the home as it then stands (the 3rd live run, the 2nd node …), so that
 most of what is drawn means something. Some steps are meant to be nonsense: late, twice, for something gone,
-for a rank that never was.
+for a rank that never was. Stories of an odd seed have services in them (`service_steps`).
 """
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from tests.properties import service_steps
 from tests.scenarios.home import Home, declared, fleet, job, node, published_by
 
 from steersman.model.events import (
@@ -25,14 +26,17 @@ from steersman.model.events import (
     NodeHealth,
     PolicySet,
     RankExited,
+    RankReady,
     RankStarted,
     RankUnknown,
     RemoveRequested,
+    Signal,
     StopRequested,
 )
 from steersman.model.fleet import Node
 from steersman.model.ids import DecisionId, NodeId, RunId, WorkloadName
 from steersman.model.policy import Policy
+from steersman.model.service import Service
 from steersman.model.snapshot import Run, RunState
 from steersman.model.workload import CheckpointPolicy, Retry, Workload
 
@@ -70,6 +74,7 @@ class Step(NamedTuple):
     b: int
     c: int
     spec: Workload | None = None
+    service: Service | None = None
 
 
 class Batch(NamedTuple):
@@ -305,6 +310,7 @@ def _again(home: Home, step: Step) -> list[Event]:
     """Something of the past is reported once more."""
     late = (
         RankStarted,
+        RankReady,
         RankExited,
         RankUnknown,
         CheckpointSaved,
@@ -363,19 +369,27 @@ KINDS: dict[str, Callable[[Home, Step], list[Event]]] = {
 }
 _WEIGHTS = {"declare": 5, "all-started": 5, "exited": 4, "yielded": 4, "started": 2, "saved": 4, "health": 2}
 _DRAWN = tuple(kind for kind in KINDS for _ in range(_WEIGHTS.get(kind, 1)))
+_SERVING = tuple(
+    kind for kind in ("serve", *service_steps.KINDS) for _ in range(service_steps.WEIGHTS.get(kind, 1))
+)
 
 
 def _draw_step(rng: random.Random, kind: str, *, crowded: bool) -> Step:
     spec = draw_spec(rng, crowded=crowded) if kind == "declare" else None
-    return Step(kind, rng.randrange(1_024), rng.randrange(1_024), rng.randrange(1_024), spec)
+    serves = service_steps.draw_service(rng) if kind == "serve" else None
+    return Step(kind, rng.randrange(1_024), rng.randrange(1_024), rng.randrange(1_024), spec, serves)
 
 
-def batches(rng: random.Random, *, crowded: bool) -> Iterator[Batch]:
+def batches(rng: random.Random, *, crowded: bool, serving: bool = False) -> Iterator[Batch]:
     """What happens after the fleet was declared, cycle by cycle, without end."""
-    yield Batch(0, tuple(_draw_step(rng, "declare", crowded=crowded) for _ in range(rng.randint(4, 9))))
+    opening = ["declare"] * rng.randint(4, 9)
+    drawn = _DRAWN
+    if serving:
+        opening, drawn = ["declare", "declare", "serve", "serve"], (*_DRAWN, *_SERVING, *_SERVING)
+    yield Batch(0, tuple(_draw_step(rng, kind, crowded=crowded) for kind in opening))
     yield Batch(100, (_draw_step(rng, "all-started", crowded=crowded),))
     while True:
-        kinds = [rng.choice(_DRAWN) for _ in range(rng.randint(0, 4))]
+        kinds = [rng.choice(drawn) for _ in range(rng.randint(0, 4))]
         after_ms = rng.choice((0, 1_000, 2_000, 2_000, 7_000))
         yield Batch(after_ms, tuple(_draw_step(rng, kind, crowded=crowded) for kind in kinds))
 
@@ -392,13 +406,25 @@ def told_by(story: Story) -> tuple[Home, Iterator[Batch]]:
     kinds = 3 if crowded else len(SIZES)
     sizes = (rng.randrange(kinds), *(rng.choice((None, rng.randrange(kinds))) for _ in NODES[1:]))
     home = Home(PolicySet(policy=POLICY), make_fleet(sizes))
-    return home, islice(batches(rng, crowded=crowded), story.length)
+    serving = story.seed % 2 == 1
+    return home, islice(batches(rng, crowded=crowded, serving=serving), story.length)
 
 
 def play(home: Home, batch: Batch) -> None:
     """One cycle of the story."""
-    events = [event for step in batch.steps for event in KINDS[step.kind](home, step)]
-    home.cycle(*events, after_ms=batch.after_ms)
+    news = [item for step in batch.steps for item in _happens(home, step)]
+    signals = tuple(item for item in news if isinstance(item, Signal))
+    home.cycle(
+        *(item for item in news if not isinstance(item, Signal)), after_ms=batch.after_ms, signals=signals
+    )
+
+
+def _happens(home: Home, step: Step) -> Sequence[Event | Signal]:
+    if step.kind == "serve":
+        return service_steps.serve(step.service)
+    if step.kind in service_steps.KINDS:
+        return service_steps.KINDS[step.kind](home, step.a, step.b, step.c)
+    return KINDS[step.kind](home, step)
 
 
 def played(story: Story) -> Home:

@@ -16,6 +16,7 @@ from steersman.model.decisions import Hold, SetCheckpointInterval
 from steersman.model.events import Decided, Event, NodeHealth, Observed, RankUnknown
 from steersman.model.snapshot import Snapshot
 from steersman.state.fold import fold
+from steersman.state.image import decode_image, encode_image
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -46,6 +47,16 @@ def test_a_plan_follows_from_the_truth_alone(story: Story) -> None:
     home = played(story)
     for cycle in home.cycles:
         assert plan_bytes(decide(reordered(cycle.seen))) == plan_bytes(cycle.plan)
+
+
+@given(story=stories(20))
+def test_an_image_holds_all_of_a_state(story: Story) -> None:
+    """Written and read back, with services, gateway and keys, it is the same state with the same indexes."""
+    home = played(story)
+    again = decode_image(encode_image(home.snapshot))
+    assert again == home.snapshot
+    assert again is not None
+    assert state_bytes(again) == state_bytes(home.snapshot)
 
 
 @given(story=stories(20))

@@ -75,6 +75,7 @@ def test_the_lives_are_eventful(lives: list[tuple[Home, list[Turn]]]) -> None:
             kinds |= {type(item).__name__ for item in cycle.plan.decisions}
             codes |= {item.reason.code.value for item in cycle.plan.decisions}
     assert kinds == {
-        "Admit", "Hold", "Reserve", "Start", "Stop", "Requeue", "Finish", "Forget", "SetCheckpointInterval"
+        "Admit", "Hold", "Reserve", "Start", "Stop", "Requeue", "Finish", "Forget", "SetCheckpointInterval",
+        "Scale", "Revise", "Promote", "FailRollout", "Spawn", "Retire",
     }  # fmt: skip
-    assert len(codes) >= 24, sorted(codes)
+    assert len(codes) >= 44, sorted(codes)

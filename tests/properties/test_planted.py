@@ -138,7 +138,7 @@ def _forgets_to_count_tries(patch: Patch) -> None:
         after = draft.workloads[decision.workload]
         draft.put_workload(decision.workload, replace(after, attempts=attempts), None)
 
-    patch.setattr(apply, "_requeue", requeue)
+    patch.setitem(apply._APPLY, Requeue, requeue)
 
 
 def _tries_once_too_often(patch: Patch) -> None:
@@ -204,7 +204,7 @@ CASES: list[tuple[Callable[[Patch], None], Callable[..., None]]] = [
 ]
 
 
-def _broken_by(story: Story, law: Callable[..., None]) -> bool:
+def broken_by(story: Story, law: Callable[..., None]) -> bool:
     """Whether the law fails on what could be played of the story."""
     home, batches = told_by(story)
     stopped: BaseException | None = None
@@ -244,7 +244,7 @@ def test_a_planted_bug_is_caught(
 ) -> None:
     """The law that is meant for it fails on some story."""
     plant(monkeypatch)
-    assert any(_broken_by(Story(seed, CYCLES), law) for seed in range(STORIES_MAX))
+    assert any(broken_by(Story(seed, CYCLES), law) for seed in range(STORIES_MAX))
 
 
 def test_waiting_in_vain_is_caught(monkeypatch: Patch) -> None:

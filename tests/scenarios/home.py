@@ -6,6 +6,7 @@ at what was seen, what was decided and what became of it. Time moves only when a
 """
 
 from collections.abc import Sequence
+from typing import Self
 
 import msgspec
 
@@ -22,6 +23,7 @@ from steersman.model.events import (
     RankExited,
     RankStarted,
     RemoveRequested,
+    Signal,
     StopRequested,
     WorkloadDeclared,
 )
@@ -130,7 +132,7 @@ class Home:
         self.fold(HomeCreated(home_id="home"), *events)
 
     @classmethod
-    def of(cls, snapshot: Snapshot, now_ms: int) -> "Home":
+    def of(cls, snapshot: Snapshot, now_ms: int) -> Self:
         """A home that goes on from a state; its log begins here."""
         home = cls.__new__(cls)
         home.snapshot, home.now_ms, home.log, home.cycles = snapshot, now_ms, [], []
@@ -142,11 +144,11 @@ class Home:
         self.snapshot = fold(self.snapshot, numbered)
         self.log += [Record(position=at, at_ms=self.now_ms, event=event) for at, event in numbered]
 
-    def cycle(self, *events: Event, after_ms: int = 1_000) -> Plan:
+    def cycle(self, *events: Event, after_ms: int = 1_000, signals: tuple[Signal, ...] = ()) -> Plan:
         """One turn of the loop."""
         self.now_ms += after_ms
         before = self.snapshot
-        batch = (Observed(now_ms=self.now_ms), *events)
+        batch = (Observed(now_ms=self.now_ms, signals=signals), *events)
         self.fold(*batch)
         seen = self.snapshot
         plan = decide(seen)

@@ -90,22 +90,51 @@ def entry(record: Record) -> EventView:
 
 
 def subjects(kind: str, body: dict[str, Any]) -> set[str]:
-    """The names of workloads, runs and nodes that an event is about."""
-    if kind == "workload-declared":
-        return {body["workload"]["name"]}
-    if kind == "fleet-declared":
-        return {body["fleet"]["name"], *(node["id"] for node in body["fleet"]["nodes"])}
-    if kind == "decided":
-        return {name for decision in body["decisions"] for name in _named(decision)}
-    return set(_named(body))
+    """The names of jobs, services, runs, nodes and keys that an event is about.
+
+    What is about a replica is about its service too.
+    """
+    return {name for each in _named(kind, body) for name in (each, *_owners(each))}
 
 
-def _named(body: dict[str, Any]) -> Iterator[str]:
-    for key in ("workload", "run", "node"):
+def _named(kind: str, body: dict[str, Any]) -> Iterator[str]:
+    match kind:
+        case "workload-declared" | "service-declared" | "gateway-declared" | "api-key-created":
+            declared = next(body[key] for key in _DECLARED if isinstance(body.get(key), dict))
+            yield declared["name"]
+            yield from declared.get("services", ())
+        case "api-key-revoked":
+            yield body["name"]
+        case "fleet-declared":
+            yield body["fleet"]["name"]
+            yield from (node["id"] for node in body["fleet"]["nodes"])
+        case "observed":
+            yield from (signal["subject"] for signal in body.get("signals", ()))
+        case "decided":
+            for decision in body["decisions"]:
+                yield from _of_fields(decision)
+        case _:
+            yield from _of_fields(body)
+
+
+_DECLARED = ("workload", "service", "gateway", "key")
+
+
+def _of_fields(body: dict[str, Any]) -> Iterator[str]:
+    for key in ("workload", "replica", "run", "node"):
         name = body.get(key)
         if isinstance(name, str):
             yield name
-            if key == "run":
-                yield name.rpartition(".")[0]
+    job = body.get("job")
+    if isinstance(job, dict):
+        yield job["name"]
     for placement in body.get("placements", ()):
         yield placement["node"]
+
+
+def _owners(name: str) -> Iterator[str]:
+    """Whose run or replica it is: of ``digits.3.42`` ``digits.3`` and ``digits``."""
+    owner, _, number = name.rpartition(".")
+    while owner and number.isdecimal():
+        yield owner
+        owner, _, number = owner.rpartition(".")

@@ -7,21 +7,33 @@ two equal submissions at one moment do not become two declarations.
 """
 
 import asyncio
-import re
 from collections.abc import Sequence
 
-from steersman.app import audit, declare, doctor, logs, views
+from steersman.app import audit, declare, doctor, keys, logs, serving, views
 from steersman.app.machine import local_fleet, this_machine
-from steersman.app.planning import plan_view
+from steersman.app.naming import (
+    check_run,
+    declared_names,
+    find,
+    find_declared,
+    find_job,
+    find_service,
+    full_name,
+)
+from steersman.app.planning import foresee, plan_view
 from steersman.app.settings import Settings
 from steersman.app.wire import (
     WAIT_MS_MAX,
     DoctorView,
     DownRequest,
     EventsView,
+    KeyRequest,
+    KeysView,
     LogView,
     NamesView,
+    NewKeyView,
     PlanView,
+    ServiceView,
     StatusView,
     Submission,
     UpView,
@@ -29,38 +41,50 @@ from steersman.app.wire import (
 )
 from steersman.engine.engine import Engine
 from steersman.engine.parts import Parts
+from steersman.explain.history import is_of
+from steersman.explain.services import explain_service
 from steersman.explain.words import describe
 from steersman.explain.workload import Explanation, explain
 from steersman.guard.secrets import Secrets
 from steersman.model.errors import ConflictError
 from steersman.model.events import Event, RemoveRequested, StopRequested
-from steersman.model.ids import WorkloadName
-from steersman.model.snapshot import FINAL_PHASES, Snapshot, WorkloadState
+from steersman.model.snapshot import FINAL_PHASES, ServiceState, Snapshot, WorkloadState
 from steersman.ports import run_dir
+from steersman.sensors.figures import Figures
 from steersman.spec.parse import Parsed
 
 FOLD_WAIT_MS = 5_000
 """How long a writer waits for the fold of what it stored."""
 RANK_MAX = 100_000
 
-_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_RUN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.[0-9]{1,18}")
-
 
 class Control:
-    """One home's control plane, as its API sees it."""
+    """One home's control plane, as its API sees it. `figures` are those that the gateway's sensor keeps."""
 
-    def __init__(self, engine: Engine, parts: Parts, secrets: Secrets, settings: Settings) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        parts: Parts,
+        secrets: Secrets,
+        settings: Settings,
+        figures: Figures | None = None,
+    ) -> None:
         self._engine = engine
         self._parts = parts
         self._secrets = secrets
         self._settings = settings
+        self._figures = Figures() if figures is None else figures
         self._turn = asyncio.Lock()
 
     @property
     def engine(self) -> Engine:
         """For the metrics."""
         return self._engine
+
+    @property
+    def figures(self) -> Figures:
+        """For the metrics."""
+        return self._figures
 
     # Writing.
 
@@ -69,29 +93,34 @@ class Control:
         here, parsed = await self._read(submission)
         async with self._turn:
             found = await asyncio.to_thread(declare.compare, parsed, self._engine.snapshot, here)
+            await asyncio.to_thread(declare.store, parsed, self._settings.home)
             position = await self._submit(found.events)
         return UpView(
-            workloads=found.workloads, fleet=found.fleet, warnings=found.warnings, position=position
+            workloads=found.workloads,
+            fleet=found.fleet,
+            warnings=found.warnings,
+            position=position,
+            gateway=found.gateway,
         )
 
     async def plan(self, submission: Submission) -> PlanView:
         """What `up` would do; changes nothing. Raises SpecError."""
         here, parsed = await self._read(submission)
         found = await asyncio.to_thread(declare.compare, parsed, self._engine.snapshot, here)
-        _, plan = self._engine.preview(found.events)
-        return plan_view(found, plan)
+        return plan_view(found, foresee(self._engine.preview(found.events)))
 
     async def stop(self, name: str) -> NamesView:
-        """End a workload's run and keep the declaration. Raises ConflictError for an unknown one."""
+        """End a job's run or a service's replicas and keep the declaration. Raises ConflictError."""
         async with self._turn:
-            state = _find(self._engine.snapshot, name)
-            if state.phase in FINAL_PHASES or state.stop_requested:
+            state = find_declared(self._engine.snapshot, name)
+            final = isinstance(state, WorkloadState) and state.phase in FINAL_PHASES
+            if final or state.stop_requested:
                 return NamesView(names=(name,), position=self._engine.snapshot.position)
             position = await self._submit([StopRequested(workload=state.spec.name)])
         return NamesView(names=(name,), position=position)
 
     async def down(self, request: DownRequest) -> NamesView:
-        """Remove workloads: all those named, or none. Raises ConflictError."""
+        """Remove jobs and services: all those named, or none. Raises ConflictError."""
         if request.all == bool(request.names):
             raise ConflictError(
                 "give either the names of workloads or all of them",
@@ -100,11 +129,25 @@ class Control:
             )
         async with self._turn:
             snapshot = self._engine.snapshot
-            names = sorted(set(request.names)) or [name for name, _ in snapshot.workloads.sorted_items()]
-            states = [_find(snapshot, name) for name in names]
+            names = sorted(set(request.names)) or list(map(str, declared_names(snapshot)))
+            states = [find_declared(snapshot, name) for name in names]
             events = [RemoveRequested(workload=state.spec.name) for state in states if not state.removing]
             position = await self._submit(events)
         return NamesView(names=tuple(names), position=position)
+
+    async def create_key(self, request: KeyRequest) -> NewKeyView:
+        """Make an API key; its text is in this answer and nowhere else. Raises ConflictError."""
+        async with self._turn:
+            now_ms = self._parts.clock.now_ms()
+            made = keys.create(self._engine.snapshot, request, now_ms)
+            position = await self._submit([made.event])
+        return NewKeyView(key=keys.view(made.event.key, now_ms), secret=made.new.text, position=position)
+
+    async def revoke_key(self, name: str) -> NamesView:
+        """End an API key. Raises ConflictError for an unknown one."""
+        async with self._turn:
+            position = await self._submit([keys.revoke(self._engine.snapshot, name)])
+        return NamesView(names=(name,), position=position)
 
     async def _read(self, submission: Submission) -> tuple[declare.Here, Parsed]:
         """Parsed in a thread, for a large submission and the files of its workdirs take a while.
@@ -130,37 +173,58 @@ class Control:
 
     # Reading.
 
-    async def status(self, after: int | None = None, wait_ms: int = 0) -> StatusView:
-        """All workloads and nodes; first waits until something came after a position, or for `wait_ms`."""
+    async def status(self, after: int | None = None, wait_ms: int = 0, *, owned: bool = False) -> StatusView:
+        """Everything declared, and the nodes; first waits until something came after a position, or for
+        `wait_ms`. With `owned` also the jobs that Steersman runs itself."""
         if after is not None and self._engine.snapshot.position <= after and wait_ms > 0:
             await self._engine.changed(min(wait_ms, WAIT_MS_MAX))
-        return views.status(self._engine.snapshot, self._engine.stats(), self._engine.progress)
+        snapshot = self._engine.snapshot
+        live = self._live(snapshot)
+        return views.status(snapshot, self._engine.stats(), self._engine.progress, live, owned=owned)
 
     def workload(self, name: str) -> WorkloadView:
-        """Everything about one workload. Raises ConflictError."""
+        """Everything about one job. Raises ConflictError, with the code ``is-service`` for a service."""
         snapshot = self._engine.snapshot
-        state = _find(snapshot, name)
+        state = find_job(snapshot, name)
         return views.workload(snapshot, state, self._engine.progress, self._parts.artifact_path)
 
-    async def explain(self, name: str) -> Explanation:
-        """Why a workload stands where it does, and what happened to it. Raises ConflictError."""
+    def service(self, name: str) -> ServiceView:
+        """Everything about one service. Raises ConflictError."""
         snapshot = self._engine.snapshot
-        state = _find(snapshot, name)
-        return await asyncio.to_thread(
-            lambda: explain(snapshot, name, audit.about(self._parts.journal, name, state.declared_at - 1))
-        )
+        return serving.view(snapshot, find_service(snapshot, name), self._live(snapshot))
+
+    def keys(self) -> KeysView:
+        """All API keys, by name."""
+        now_ms = self._parts.clock.now_ms()
+        return KeysView(keys=tuple(keys.view(key, now_ms) for key in self._engine.snapshot.keys))
+
+    async def explain(self, name: str) -> Explanation:
+        """Why a job or a service stands where it does, and what happened to it. Raises ConflictError."""
+        snapshot = self._engine.snapshot
+        state = find(snapshot, name)
+        whole, since = state.spec.name, state.declared_at - 1
+        heard = serving.listening(snapshot, self._live(snapshot))
+
+        def explained() -> Explanation:
+            records = audit.about(self._parts.journal, whole, since)
+            if isinstance(state, ServiceState):
+                return explain_service(snapshot, whole, records, listening=heard)
+            return explain(snapshot, whole, records)
+
+        return await asyncio.to_thread(explained)
 
     async def events(self, wanted: audit.Filter, after: int, limit: int) -> EventsView:
         """Audit entries. Raises ConflictError for an unknown type."""
         return await asyncio.to_thread(audit.page, self._parts.journal, wanted, after, limit)
 
     async def log(self, name: str, rank: int, run: str | None, place: str) -> LogView:
-        """A piece of one rank's output. Raises ConflictError when there is no such workload, run or rank."""
-        _require(_NAME, name, "workload")
+        """A piece of one rank's output; of a service's newest replica. Raises ConflictError when there is no
+        such workload, run or rank."""
+        whole = full_name(self._engine.snapshot, name)
         if run is None:
-            run = await self._last_run(name)
-        _require(_RUN, run, "run")
-        if run.rpartition(".")[0] != name:
+            run = await self._last_run(whole)
+        check_run(run)
+        if not is_of(run.rpartition(".")[0], whole):
             raise ConflictError(f"the run {run!r} is not one of {name!r}", code="unknown-run")
         folder = self._settings.home / run_dir.RUNS / run / str(rank)
         if not 0 <= rank <= RANK_MAX or not folder.is_dir():
@@ -182,15 +246,20 @@ class Control:
         )
 
     async def _last_run(self, name: str) -> str:
+        """The last run that has a folder: a job's, or that of a service's newest replica."""
         snapshot = self._engine.snapshot
-        found = await asyncio.to_thread(logs.runs_of, self._settings.home, name)
-        state = snapshot.workloads.get(name) if found else _find(snapshot, name)
+        service = snapshot.services.get(name)
+        found = await asyncio.to_thread(
+            logs.runs_of if service is None else logs.runs_of_replicas, self._settings.home, name
+        )
+        state = snapshot.workloads.get(name) if found or service is not None else find_job(snapshot, name)
         run = None if state is None else views.current_run(snapshot, state)
         if run is not None and run.id in found:
             return run.id
         if found:
             return found[-1]
-        why = "" if state is None or state.reason is None else f": {describe(state.reason)}"
+        reason = state.reason if state is not None else None if service is None else service.reason
+        why = "" if reason is None else f": {describe(reason)}"
         raise ConflictError(
             f"{name!r} has not run yet{why}", hint=f"steer explain {name}", code="not-run-yet"
         )
@@ -199,28 +268,11 @@ class Control:
         found = self._engine.snapshot.runs.get(run)
         return found is not None and rank < len(found.ranks) and found.ranks[rank].end is None
 
+    def _live(self, snapshot: Snapshot) -> serving.Live:
+        """What is known of the gateway; nothing is read while there is no service."""
+        address = self._parts.gateways.address() if len(snapshot.services) else None
+        return serving.Live(self._figures, address)
+
     async def doctor(self) -> DoctorView:
         """The doctor's findings."""
         return await asyncio.to_thread(doctor.examine, self._settings)
-
-
-def _find(snapshot: Snapshot, name: str) -> WorkloadState:
-    _require(_NAME, name, "workload")
-    state = snapshot.workloads.get(WorkloadName(name))
-    if state is None:
-        known = [known for known, _ in snapshot.workloads.sorted_items()]
-        raise ConflictError(
-            f"there is no workload called {name!r}",
-            hint=declare.nearest(name, known),
-            code="unknown-workload",
-        )
-    return state
-
-
-def _require(pattern: re.Pattern[str], name: str, what: str) -> None:
-    if pattern.fullmatch(name) is None:
-        raise ConflictError(
-            f"{name[:64]!r} is not the name of a {what}",
-            hint="names are lower-case letters, digits and `-`",
-            code="bad-name",
-        )

@@ -64,6 +64,18 @@ def runs_of(home: Path, name: str) -> list[str]:
     return [run for _, run in sorted(found)]
 
 
+def runs_of_replicas(home: Path, service: str) -> list[str]:
+    """The runs of a service's replicas that have a folder: oldest replica first, and of each oldest first."""
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for folder in (home / run_dir.RUNS).iterdir():
+            replica, _, position = folder.name.rpartition(".")
+            owner, _, number = replica.rpartition(".")
+            if owner == service and number.isdecimal() and position.isdecimal():
+                found.append((int(number), int(position), folder.name))
+    return [run for _, _, run in sorted(found)]
+
+
 def _parse_place(place: str) -> tuple[int, int] | None:
     if place in {"", "0"}:
         return None

@@ -11,10 +11,12 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from steersman.app import service_metrics
 from steersman.app.views import LOSS, SAMPLES, STEP, STEPS_TOTAL, Progress
 from steersman.engine.engine import Engine
 from steersman.engine.stats import EngineStats
 from steersman.model.snapshot import Phase, RunState, Snapshot
+from steersman.sensors.figures import Figures
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -27,22 +29,24 @@ _OF_JOBS = (
 
 
 class EngineCollector(Collector):
-    """Everything about one engine."""
+    """Everything about one engine, and what its services do."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, figures: Figures) -> None:
         self._engine = engine
+        self._figures = figures
 
     def collect(self) -> Iterable[Metric]:
         """All metric families, in a fixed order."""
         snapshot = self._engine.snapshot
         yield from of_snapshot(snapshot)
         yield from of_jobs(snapshot, self._engine.progress)
+        yield from service_metrics.of_services(snapshot, self._figures)
         yield from of_engine(self._engine.stats(), snapshot)
 
 
-def exposition(engine: Engine) -> "Exposition":
-    """What serves `/metrics` of an engine."""
-    return Exposition(EngineCollector(engine))
+def exposition(engine: Engine, figures: Figures) -> "Exposition":
+    """What serves `/metrics` of an engine and of the gateway's figures."""
+    return Exposition(EngineCollector(engine, figures))
 
 
 class Exposition:

@@ -6,6 +6,8 @@ read from the journal, or is empty when the home has none yet; nothing is writte
 
 from itertools import islice
 
+from msgspec.structs import replace
+
 from steersman.app.declare import Declaration, Here, declare
 from steersman.app.machine import local_fleet, this_machine
 from steersman.app.settings import Settings, check_home
@@ -19,9 +21,12 @@ from steersman.journal.reader import SqliteReader
 from steersman.journal.sqlite import SqliteJournal
 from steersman.model.codec import decode_event
 from steersman.model.decisions import Plan
+from steersman.model.events import Decided
 from steersman.model.snapshot import Snapshot
 from steersman.state.fold import fold
 
+CYCLES_MAX = 16
+"""Cycles that a plan looks ahead."""
 FOLD_EVENTS = 10_000
 """Events of one batch of the fold."""
 
@@ -35,7 +40,24 @@ def plan_view(found: Declaration, plan: Plan) -> PlanView:
         fleet=found.fleet,
         warnings=found.warnings,
         idle="" if plan.idle is None else describe(plan.idle),
+        gateway=found.gateway,
     )
+
+
+def foresee(previewed: tuple[Snapshot, Plan]) -> Plan:
+    """What would be decided at once, the cycles that follow included, for a service takes several: its
+    revision, its replicas, where they run. Ends before anything has to happen in the world.
+    """
+    snapshot, plan = previewed
+    decisions, last = list(plan.decisions), plan
+    for _ in range(CYCLES_MAX):
+        if not last.decisions:
+            break
+        intent = Decided(observed_at=snapshot.observed_at, decisions=last.decisions)
+        snapshot = fold(snapshot, [(snapshot.position + 1, intent)])
+        snapshot, last = preview(snapshot, (), snapshot.now_ms)
+        decisions += last.decisions
+    return replace(plan, decisions=tuple(decisions))
 
 
 def plan_offline(submission: Submission, settings: Settings, now_ms: int) -> PlanView:
@@ -49,8 +71,7 @@ def plan_offline(submission: Submission, settings: Settings, now_ms: int) -> Pla
     )
     snapshot = stored_snapshot(settings)
     found = declare(submission, snapshot, here)
-    _, plan = preview(snapshot, found.events, now_ms)
-    return plan_view(found, plan)
+    return plan_view(found, foresee(preview(snapshot, found.events, now_ms)))
 
 
 def stored_snapshot(settings: Settings) -> Snapshot:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import msgspec
 
+from steersman.app.serving import HELD_BY_FLEET, Live, nothing_live
+from steersman.app.serving import row as service_row
 from steersman.app.wire import (
     ArtifactView,
     DecisionView,
@@ -21,9 +23,10 @@ from steersman.app.wire import (
 from steersman.engine.stats import EngineStats
 from steersman.explain.history import decision_words
 from steersman.explain.words import describe, fix
+from steersman.explain.workload import current_reason
 from steersman.model.decisions import Decision, Reserve, SetCheckpointInterval, Start, Stop
 from steersman.model.ids import RunId
-from steersman.model.reasons import Code
+from steersman.model.reasons import Code, Reason, reason
 from steersman.model.resources import Device
 from steersman.model.snapshot import FINAL_PHASES, NodeState, Phase, RankState, Run, Snapshot, WorkloadState
 
@@ -33,16 +36,24 @@ Progress = Callable[[RunId], Mapping[str, float]]
 STEP, STEPS_TOTAL, LOSS, SAMPLES = "step", "total_steps", "loss", "samples_per_s"
 """What trainers call the metrics that have a column of their own."""
 
-_HELD_BY_FLEET = frozenset({Code.REFUSED_TOO_LARGE, Code.NO_NODES})
-
 
 def no_progress(_: RunId) -> Mapping[str, float]:
     """For a snapshot that nobody watches."""
     return {}
 
 
-def status(snapshot: Snapshot, stats: EngineStats, progress: Progress) -> StatusView:
-    """Everything at once, sorted by name."""
+def status(
+    snapshot: Snapshot,
+    stats: EngineStats,
+    progress: Progress,
+    live: Live | None = None,
+    *,
+    owned: bool = False,
+) -> StatusView:
+    """Everything at once, sorted by name; with `owned` also the jobs that Steersman runs itself."""
+    here = nothing_live() if live is None else live
+    jobs = [state for _, state in snapshot.workloads.sorted_items()]
+    shown = jobs if owned else [state for state in jobs if not is_owned(state)]
     return StatusView(
         position=snapshot.position,
         now_ms=snapshot.now_ms,
@@ -50,21 +61,29 @@ def status(snapshot: Snapshot, stats: EngineStats, progress: Progress) -> Status
         problem=stats.problem,
         fleet=snapshot.fleet_name,
         nodes=tuple(node_view(state) for _, state in snapshot.nodes.sorted_items()),
-        workloads=tuple(row(snapshot, state, progress) for _, state in snapshot.workloads.sorted_items()),
+        workloads=tuple(row(snapshot, state, progress) for state in shown),
+        services=tuple(service_row(snapshot, state, here) for _, state in snapshot.services.sorted_items()),
+        owned=sum(map(is_owned, jobs)),
     )
 
 
+def is_owned(state: WorkloadState) -> bool:
+    """Whether Steersman made the job itself: a replica of a service, or the gateway."""
+    return state.spec.body.program != "command"
+
+
 def row(snapshot: Snapshot, state: WorkloadState, progress: Progress) -> Row:
-    """One workload at a glance."""
+    """One job at a glance."""
     run = current_run(snapshot, state)
+    why = _current(snapshot, state)
     metrics = {} if run is None else progress(run.id)
     return Row(
         name=state.spec.name,
         phase=state.phase.value,
         settled=settled(snapshot, state),
-        code="" if state.reason is None else state.reason.code.value,
-        reason="" if state.reason is None else describe(state.reason),
-        rank=_rank_of(state),
+        code="" if why is None else why.code.value,
+        reason="" if why is None else describe(why),
+        rank=_rank_of(why),
         run=None if run is None else run.id,
         run_state="" if run is None else run.state.value,
         nodes=() if run is None else _nodes(run),
@@ -88,12 +107,23 @@ def row(snapshot: Snapshot, state: WorkloadState, progress: Progress) -> Row:
         finished_ms=state.finished_ms,
         stopping=state.stop_requested,
         removing=state.removing,
+        service=state.service,
     )
 
 
-def _rank_of(state: WorkloadState) -> int | None:
+def _current(snapshot: Snapshot, state: WorkloadState) -> Reason | None:
+    """Why it is where it is. What a person asked for counts from when it was asked, not from when it is done:
+    until then the recorded reason is that of the state it leaves."""
+    if state.removing:
+        return reason(Code.REMOVED)
+    if state.stop_requested and state.phase not in FINAL_PHASES:
+        return reason(Code.STOP_REQUESTED)
+    return current_reason(snapshot, state)
+
+
+def _rank_of(why: Reason | None) -> int | None:
     """The rank that the reason names."""
-    rank = None if state.reason is None else dict(state.reason.facts).get("rank")
+    rank = None if why is None else dict(why.facts).get("rank")
     return rank if isinstance(rank, int) else None
 
 
@@ -110,7 +140,7 @@ def settled(snapshot: Snapshot, state: WorkloadState) -> bool:
         why = state.reason
         if state.phase is not Phase.DECLARED or why is None or state.recheck or state.stop_requested:
             return False
-        if why.code in _HELD_BY_FLEET:
+        if why.code in HELD_BY_FLEET:
             return True
         source = dict(why.facts).get("workload") if why.code is Code.WAITING_INPUT else None
         if source is None or source in seen:
@@ -224,7 +254,7 @@ def decision_view(decision: Decision) -> DecisionView:
         workload=decision.workload,
         code=decision.reason.code.value,
         words=decision_words(decision),
-        fix=fix(decision.reason) or "",
+        fix=fix(decision.reason, decision.workload) or "",
         run=run,
         nodes=tuple(sorted(nodes)),
         facts=dict(decision.reason.facts),

@@ -37,7 +37,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class DownRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which workloads to remove: those named, or all."""
+    """Which jobs and services to remove: those named, or all."""
 
     names: tuple[str, ...] = ()
     all: bool = False
@@ -72,12 +72,13 @@ class DeclaredView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UpView(msgspec.Struct, frozen=True, kw_only=True):
-    """What was declared. `fleet` is the name of a fleet that is new or changed."""
+    """What was declared: jobs, then services. `fleet` and `gateway` are names of what is new or changed."""
 
     workloads: tuple[DeclaredView, ...]
     fleet: str | None = None
     warnings: tuple[str, ...] = ()
     position: int = 0
+    gateway: str | None = None
 
 
 class DecisionView(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,6 +103,7 @@ class PlanView(msgspec.Struct, frozen=True, kw_only=True):
     fleet: str | None = None
     warnings: tuple[str, ...] = ()
     idle: str = ""
+    gateway: str | None = None
 
 
 class NamesView(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,7 +114,7 @@ class NamesView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One workload at a glance. `settled`: final, or held until somebody changes something.
+    """One job at a glance. `settled`: final, or held until somebody changes something.
 
     `reason` is in words and `code` its stable code; `step` to `samples_per_second` are the run's last report.
     `declared_at` is the journal position that gives a workload its place among those of one priority.
@@ -149,6 +151,50 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     accelerators: dict[str, int] = {}
     stopping: bool = False
     removing: bool = False
+    service: str | None = None
+
+
+class ServiceRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One service at a glance. `settled`: as it should be, given up, or held until somebody changes it.
+
+    `ready` counts the replicas that answer, `target` how many should, `replicas` all there are, those that
+    drain included. `revision` serves (0: none yet), `rolling` is on its way, `failed` is the newest
+    declaration's when that was given up. Rates and percentiles are of the last seconds; None is unknown, or
+    nothing came. `errors` are those of the service's making, not of its callers'. `replica` is the one that
+    the reason is about.
+    """
+
+    name: str
+    phase: str
+    settled: bool
+    ready: int
+    target: int
+    min_replicas: int
+    max_replicas: int
+    replicas: int = 0
+    revision: int = 0
+    rolling: int | None = None
+    failed: int | None = None
+    requests_per_second: float | None = None
+    errors_per_second: float | None = None
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    p99_ms: float | None = None
+    ongoing: int | None = None
+    queue: int | None = None
+    url: str = ""
+    code: str = ""
+    reason: str = ""
+    fix: str = ""
+    replica: str = ""
+    priority: int = 0
+    cpu_milli: int = 0
+    memory_bytes: int = 0
+    declared_at: int = 0
+    declared_ms: int = 0
+    cold_start_ms: int | None = None
+    stopping: bool = False
+    removing: bool = False
 
 
 class NodeView(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,7 +210,11 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StatusView(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything at one journal position."""
+    """Everything at one journal position.
+
+    `workloads` are the jobs that people declared; with all of them also those that Steersman runs itself
+    (replicas and the gateway), of which there are `owned`.
+    """
 
     position: int
     now_ms: int
@@ -173,6 +223,8 @@ class StatusView(msgspec.Struct, frozen=True, kw_only=True):
     fleet: str | None
     nodes: tuple[NodeView, ...]
     workloads: tuple[Row, ...]
+    services: tuple[ServiceRow, ...] = ()
+    owned: int = 0
 
 
 class RankView(msgspec.Struct, frozen=True, kw_only=True):
@@ -217,6 +269,106 @@ class WorkloadView(msgspec.Struct, frozen=True, kw_only=True):
     last_run: RunView | None
     artifacts: tuple[ArtifactView, ...]
     progress: dict[str, float]
+
+
+class RevisionView(msgspec.Struct, frozen=True, kw_only=True):
+    """One revision of a service over `span_ms`; revision 0 is what waited, or was refused, before a replica
+    was chosen.
+
+    `requests` counts how requests ended since this control plane looks, `recent` those of the span. Means are
+    None without any. The time of an answered request is `waited` (for a replica), `model`, and the `rest`.
+    """
+
+    revision: int
+    state: str
+    model_digest: str | None = None
+    requests: dict[str, int] = {}
+    recent: dict[str, int] = {}
+    retried: int = 0
+    ongoing: int = 0
+    queue: int = 0
+    batch_rows_mean: float | None = None
+    waited_ms_mean: float | None = None
+    model_ms_mean: float | None = None
+    rest_ms_mean: float | None = None
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    p99_ms: float | None = None
+    cpu_seconds_per_1000: float | None = None
+
+
+class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
+    """One replica: the job that runs it, and its run."""
+
+    name: str
+    revision: int
+    state: str
+    run: str | None = None
+    nodes: tuple[str, ...] = ()
+    runs: int = 0
+    ready_ms: int | None = None
+    reason: str = ""
+    retiring: bool = False
+
+
+class SignalView(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    at_ms: int
+    value: int | None
+
+
+class ServiceView(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything about one service. `cpu_seconds_per_1000`: of its replicas and its share of the gateway, per
+    thousand answered requests of the last `span_ms`."""
+
+    row: ServiceRow
+    spec: dict[str, Any]
+    digest: str
+    revisions: tuple[RevisionView, ...]
+    replicas: tuple[ReplicaView, ...]
+    signals: tuple[SignalView, ...]
+    span_ms: int | None = None
+    cpu_seconds_per_1000: float | None = None
+
+
+class KeyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An API key to make, or to make anew under its name. Rates are requests a second, in thousandths."""
+
+    name: Annotated[str, msgspec.Meta(max_length=128)]
+    services: Annotated[tuple[str, ...], msgspec.Meta(max_length=1_000)] = ()
+    expires_in_ms: Annotated[int, msgspec.Meta(gt=0)] | None = None
+    rate_milli: Annotated[int, msgspec.Meta(gt=0)] | None = None
+    burst: Annotated[int, msgspec.Meta(gt=0)] = 100
+    concurrency: Annotated[int, msgspec.Meta(gt=0)] | None = None
+    weight: Annotated[int, msgspec.Meta(gt=0)] = 1
+    priority_max: Annotated[int, msgspec.Meta(ge=0, le=2)] = 1
+
+
+class KeyView(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of an API key; `digest_start` are the first hex digits of its digest."""
+
+    name: str
+    digest_start: str
+    services: tuple[str, ...]
+    expires_ms: int | None
+    expired: bool
+    rate_milli: int | None
+    burst: int
+    concurrency: int | None
+    weight: int
+    priority_max: int
+
+
+class KeysView(msgspec.Struct, frozen=True, kw_only=True):
+    keys: tuple[KeyView, ...]
+
+
+class NewKeyView(msgspec.Struct, frozen=True, kw_only=True):
+    """A key that was made. `secret` is the key itself: said here once, and kept nowhere."""
+
+    key: KeyView
+    secret: str
+    position: int = 0
 
 
 class EventView(msgspec.Struct, frozen=True, kw_only=True):

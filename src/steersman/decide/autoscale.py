@@ -22,13 +22,11 @@ from typing import NamedTuple
 from steersman.model.decisions import Scale
 from steersman.model.reasons import Code, Reason, reason
 from steersman.model.service import Scaling
+from steersman.model.signals import LATENCY, ONGOING, QUEUED
 from steersman.model.snapshot import ServiceState, Snapshot
 
 MARGIN_MILLI = 100
 """A smaller number must carry this share more than the load there is: 10 %."""
-ONGOING = "ongoing_milli"
-QUEUED = "queued_milli"
-LATENCY = "latency_p99_us"
 
 
 class Vote(NamedTuple):
@@ -76,9 +74,9 @@ def _judge(state: ServiceState, now_ms: int) -> tuple[Scale | None, int | None]:
         wanted = max(wanted, state.desired)
         if wanted > state.desired:
             since_ms = now_ms
-    due_ms = since_ms + _delay_ms(scaling, state.target, wanted)
+    due_ms = since_ms + delay_ms(scaling, state.target, wanted)
     if now_ms >= due_ms:
-        return _scale(state, vote, now_ms, _step(scaling, state.target, wanted)), None
+        return _scale(state, vote, now_ms, _step(scaling, state.target, wanted)), now_ms
     moved = side != before or (side < 0 and wanted != state.desired)
     if not moved:
         return None, due_ms
@@ -99,7 +97,8 @@ def _scale(state: ServiceState, vote: Vote, since_ms: int, target: int) -> Scale
     )
 
 
-def _delay_ms(scaling: Scaling, target: int, wanted: int) -> int:
+def delay_ms(scaling: Scaling, target: int, wanted: int) -> int:
+    """How long a wish on one side of the target must last before the target follows."""
     if wanted > target:
         return 0 if target == 0 else scaling.upscale_delay_ms
     return scaling.downscale_to_zero_delay_ms if target == 1 else scaling.downscale_delay_ms
@@ -123,17 +122,24 @@ def desired(state: ServiceState) -> Vote:
     known = {signal.name: signal.value for signal in state.signals}
     if target == 0:
         return _from_zero(known)
-    votes = [_of_load(known.get(ONGOING), scaling, target)]
-    if scaling.queued_requests_milli is not None:
-        votes.append(_of_queue(known.get(QUEUED), scaling.queued_requests_milli, target))
-    if scaling.latency_p99_ms is not None:
-        votes.append(_of_latency(known, scaling.latency_p99_ms, target))
-    best = max(votes, key=lambda vote: vote.replicas)  # the first of equals: load before queue before latency
+    best = max(votes(state), key=lambda vote: vote.replicas)  # of equals the first: load, queue, latency
     bounded = min(max(best.replicas, scaling.min_replicas), scaling.max_replicas)
     if bounded == 0 and _too_slow_from_zero(state):
         facts = {"cold_start_ms": state.cold_start_ms or 0, "timeout_ms": state.spec.limits.timeout_ms}
         return Vote(1, reason(Code.SCALE_COLD_START, **facts))
     return Vote(bounded, best.reason)
+
+
+def votes(state: ServiceState) -> tuple[Vote, ...]:
+    """What each signal asks for, before the declared bounds; from a target of at least one."""
+    scaling, target = state.spec.scaling, state.target
+    known = {signal.name: signal.value for signal in state.signals}
+    found = [_of_load(known.get(ONGOING), scaling, target)]
+    if scaling.queued_requests_milli is not None:
+        found.append(_of_queue(known.get(QUEUED), scaling.queued_requests_milli, target))
+    if scaling.latency_p99_ms is not None:
+        found.append(_of_latency(known, scaling.latency_p99_ms, target))
+    return tuple(found)
 
 
 def _too_slow_from_zero(state: ServiceState) -> bool:

@@ -14,7 +14,7 @@ from steersman.decide.autoscale import autoscale
 from steersman.decide.recover import recover
 from steersman.decide.rollout import rollout
 from steersman.decide.schedule import schedule
-from steersman.model.decisions import Decision, Plan
+from steersman.model.decisions import Decision, Forget, Plan
 from steersman.model.reasons import Code, reason
 from steersman.model.snapshot import Snapshot
 from steersman.state.apply import apply_decision
@@ -35,12 +35,14 @@ def decide(snapshot: Snapshot) -> Plan:
     snapshot = propose(recover(snapshot))
     snapshot = propose(*autoscale(snapshot))
     snapshot = propose(*rollout(snapshot))
-    snapshot = propose(admit(snapshot))
+    admitted = admit(snapshot)
+    snapshot = propose(admitted)
     placed = schedule(snapshot)
     decisions += placed.decisions
     timer = snapshot.indexes.timers.first()
     wakes += [placed.wake_at_ms, timer[0] if timer else None]
-    if snapshot.indexes.attention:  # a verdict of this cycle calls for another: of who waited for its subject
+    # A verdict of this cycle calls for another: of who waited for its subject, or of the service it was of.
+    if snapshot.indexes.attention or any(isinstance(item, Forget) for item in admitted):
         wakes.append(snapshot.now_ms)
     idle = None
     if not decisions:

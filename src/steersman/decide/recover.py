@@ -97,9 +97,11 @@ def _again(snapshot: Snapshot, state: WorkloadState, run: Run) -> Requeue:
     """A replica or the gateway ended by itself: it is wanted for as long as it is there.
 
     One that had served for a while comes back at once; one that ends soon, or never was ready, backs off.
+    The gateway does not say when it is ready: running is serving.
     """
     policy = snapshot.policy
-    if run.ready_ms is not None and not run_was_short(run, policy):
+    served = run.ready_ms is not None or state.spec.body.program == "gateway"
+    if served and not run_was_short(run, policy):
         delay = 0
     else:
         delay = backoff_ms(policy, 1 if run.ready_ms is not None else state.failures + 1)

@@ -84,6 +84,8 @@ def rollout(snapshot: Snapshot) -> Verdicts:
         decisions += _judge(snapshot, state)
         wakes += _deadlines(snapshot, state)
     decisions += _gateway(snapshot, needed=bool(services))
+    if not all(isinstance(item, Hold) for item in decisions):
+        wakes.append(snapshot.now_ms)  # one step of several: the next follows at once
     return Verdicts(tuple(decisions), min(wakes, default=None))
 
 
@@ -176,17 +178,23 @@ def _why_new(state: ServiceState) -> Reason:
 def _keep(
     snapshot: Snapshot, state: ServiceState, serving: Revision, replicas: list[Replica]
 ) -> Iterator[Decision]:
-    """One revision, as many replicas as the target."""
-    ours = [item for item in replicas if item.ref.revision == serving.number]
-    for item in replicas:
-        if item.ref.revision != serving.number:
-            yield _retire(state, item, reason(Code.REPLICA_REPLACED, revision=serving.number))
-    yield from _stuck(snapshot, state, ours)
+    """One revision, as many replicas as the target; those of others go as it has got ready."""
+    failed = None if state.failed is None else state.failed.number
+    gone = [item for item in replicas if item.ref.revision == failed]
+    yield from (_retire(state, item, _replaced(serving)) for item in gone)
+    stuck, going = _parted(snapshot, state, [item for item in replicas if item not in gone])
+    yield from (_retire(state, item, _why_stuck(state)) for item in stuck)
+    ours = [item for item in going if item.ref.revision == serving.number]
+    others = [item for item in going if item.ref.revision != serving.number]
     lacking = state.target - len(ours)
-    for ordinal in range(lacking):
+    room = state.target + (state.spec.rollout.surge_max if others else 0) - len(going)
+    for ordinal in range(min(lacking, room)):
         yield _spawn(state, serving, ordinal, reason(Code.REPLICA_NEEDED, target=state.target))
     for item in _least_wanted(ours)[: max(-lacking, 0)]:
         yield _retire(state, item, reason(Code.REPLICA_SURPLUS, target=state.target))
+    ready = sum(item.ready for item in ours)
+    for item in _superseded(state, others, ready, state.target):
+        yield _retire(state, item, _replaced(serving))
     yield from _told(state, serving, ours)
 
 
@@ -196,33 +204,50 @@ def _roll(
     """Two revisions: the new one joins, the old one goes, and what is ready never falls below the target."""
     target = max(state.target, 1)  # a revision takes over only once one replica of it has been ready
     new = [item for item in replicas if item.ref.revision == rolling.number]
-    old = [item for item in replicas if item.ref.revision != rolling.number]
     failure = _failure(snapshot, state, rolling, new)
     if failure is not None and state.serving is not None:
         yield FailRollout(workload=state.spec.name, revision=rolling.number, reason=failure)
         return
+    stuck, going = _parted(snapshot, state, replicas)
+    yield from (_retire(state, item, _why_stuck(state)) for item in stuck)
+    new = [item for item in going if item.ref.revision == rolling.number]
+    old = [item for item in going if item.ref.revision != rolling.number]
     ready = sum(item.ready for item in new)
     if ready >= target and not old:
         why = reason(Code.ROLLED_OUT, revision=rolling.number, replicas=ready)
         yield Promote(workload=state.spec.name, revision=rolling.number, reason=why)
         return
-    yield from _stuck(snapshot, state, new)
     room = target + state.spec.rollout.surge_max - len(new) - len(old)
     for ordinal in range(min(target - len(new), room)):
         yield _spawn(state, rolling, ordinal, reason(Code.REPLICA_NEEDED, target=target))
     for item in _least_wanted(new)[: max(len(new) - target, 0)]:
         yield _retire(state, item, reason(Code.REPLICA_SURPLUS, target=target))
-    spare = ready + sum(item.ready for item in old) - target
-    for item in _least_wanted(old):
-        if not item.ready and ready > 0:
-            yield _retire(state, item, reason(Code.REPLICA_REPLACED, revision=rolling.number))
-        elif item.ready and spare > 0 and ready > 0:
-            spare -= 1
-            yield _retire(state, item, reason(Code.REPLICA_REPLACED, revision=rolling.number))
+    for item in _superseded(state, old, ready, target):
+        yield _retire(state, item, _replaced(rolling))
     if failure is not None and state.reason != failure:
         yield Hold(workload=state.spec.name, reason=failure)
     elif failure is None:
         yield from _told(state, rolling, new)
+
+
+def _superseded(state: ServiceState, old: list[Replica], ready: int, target: int) -> Iterator[Replica]:
+    """Which old replicas go, given how many new ones are ready.
+
+    One that is ready goes only when as many as the target are ready without it. Of the others go those that
+    exceed the target, all once a new one is ready, and at once those of a revision that never took over.
+    """
+    spare = ready + sum(item.ready for item in old) - target
+    surplus = len(old) - target
+    fallback = None if state.serving is None else state.serving.number
+    for item in _least_wanted(old):
+        if item.ready:
+            goes = spare > 0
+            spare -= 1
+        else:
+            goes = ready > 0 or surplus > 0 or item.ref.revision != fallback
+        surplus -= 1
+        if goes:
+            yield item
 
 
 def _least_wanted(replicas: list[Replica]) -> list[Replica]:
@@ -258,12 +283,21 @@ def _overdue(snapshot: Snapshot, state: ServiceState, item: Replica) -> bool:
     return item.begun_ms is not None and snapshot.now_ms >= item.begun_ms + limit_ms
 
 
-def _stuck(snapshot: Snapshot, state: ServiceState, replicas: list[Replica]) -> Iterator[Decision]:
-    """Replicas that load for too long give way to others of their revision."""
-    for item in replicas:
-        if _overdue(snapshot, state, item):
-            limit_ms = state.spec.rollout.ready_timeout_ms
-            yield _retire(state, item, reason(Code.REPLICA_STUCK, ready_timeout_ms=limit_ms))
+def _parted(
+    snapshot: Snapshot, state: ServiceState, replicas: list[Replica]
+) -> tuple[list[Replica], list[Replica]]:
+    """Replicas that load for too long, which give way to others of their revision; and all others."""
+    late = [_overdue(snapshot, state, item) for item in replicas]
+    pairs = list(zip(replicas, late, strict=True))
+    return [item for item, is_late in pairs if is_late], [item for item, is_late in pairs if not is_late]
+
+
+def _replaced(revision: Revision) -> Reason:
+    return reason(Code.REPLICA_REPLACED, revision=revision.number)
+
+
+def _why_stuck(state: ServiceState) -> Reason:
+    return reason(Code.REPLICA_STUCK, ready_timeout_ms=state.spec.rollout.ready_timeout_ms)
 
 
 def _deadlines(snapshot: Snapshot, state: ServiceState) -> Iterator[int]:
@@ -276,8 +310,7 @@ def _deadlines(snapshot: Snapshot, state: ServiceState) -> Iterator[int]:
 
 def _told(state: ServiceState, revision: Revision, replicas: list[Replica]) -> Iterator[Decision]:
     """The service's own line: it serves, or waits for replicas."""
-    failed = state.failed is not None and state.failed.generation == state.generation
-    if failed:
+    if state.failed is not None and state.failed.number > revision.number:
         return  # that the newest declaration failed is what people must see
     ready = sum(item.ready for item in replicas)
     code = Code.SERVING if ready >= state.target else Code.WAITING_READY

@@ -138,6 +138,7 @@ class Engine:
         await self._record(opening)
         for sensor in parts.sensors:
             await self._record((await sensor.observe(self._snapshot)).events)
+        await self._publish()  # an earlier life may have died between its word and its deed
         gc.freeze()
 
     async def run(self) -> None:
@@ -208,8 +209,8 @@ class Engine:
         answer_all(submissions, self._snapshot.position - len(events) + 1)
         plan = decide(self._snapshot)  # 5. decided, on nothing but the snapshot
         decisions = await self._intend(plan)
-        await self._publish()
-        if decisions is not None:
+        published = await self._publish()
+        if decisions is not None and published:
             self._tally.cycle(time.process_time() - began, decisions)
         self._folded.set()
         self._folded = asyncio.Event()
@@ -305,25 +306,31 @@ class Engine:
         )
         if found.events:
             await self.submit(found.events)
-        self._actor.hand_over(found.orders)
+        async with self._turn:  # the gateway lets go of a replica before that is told to end, here too
+            self._actor.hand_over(found.orders)
 
     def _note_signals(self, signals: Sequence[Signal]) -> None:
         self._signals |= {(signal.name, signal.subject): signal for signal in signals}
         if signals:
             self._inbox.nudge()
 
-    async def _publish(self) -> None:
-        """Hand the gateway its configuration when it is another than it has. A failure is tried again."""
+    async def _publish(self) -> bool:
+        """Hand the gateway its configuration when it is another than it has. A failure is tried again.
+
+        Whether it has it now.
+        """
         config = gateway_config(self._snapshot, self._parts.gateways.socket)
         if config is None or _same(config, self._published):
-            return
+            return True
         try:
             await asyncio.to_thread(self._parts.gateways.publish, config)
         except SteersmanError as error:
             self._tally.failed("gateway", error)
-            self._wake_at_ms = self._now_ms() + RETRY_MS
-            return
+            retry_ms = self._now_ms() + RETRY_MS
+            self._wake_at_ms = retry_ms if self._wake_at_ms is None else min(self._wake_at_ms, retry_ms)
+            return False
         self._published = config
+        return True
 
     def _note_progress(self, reports: Sequence[RankReport]) -> None:
         for report in reports:

@@ -3,15 +3,21 @@
 from collections.abc import Iterable, Iterator
 
 import msgspec
+from msgspec.structs import replace
 
 from steersman.explain.words import describe, exit_words
 from steersman.model.decisions import (
     Decision,
+    FailRollout,
     Finish,
-    Hold,
-    Requeue,
+    Promote,
     Reserve,
+    Retire,
+    Revise,
+    Scale,
+    ServiceDecision,
     SetCheckpointInterval,
+    Spawn,
     Start,
     Stop,
 )
@@ -21,9 +27,11 @@ from steersman.model.events import (
     Decided,
     Event,
     RankExited,
+    RankReady,
     RankStarted,
     RankUnknown,
     RemoveRequested,
+    ServiceDeclared,
     StopRequested,
     WorkloadDeclared,
 )
@@ -52,8 +60,20 @@ def history(name: str, records: Iterable[tuple[int, int, Event]]) -> tuple[Momen
             if moments and _same_saving(moments[-1], moment):
                 moments[-1] = moment
             else:
-                moments.append(moment)
+                moments.insert(_place(moments, moment), moment)
     return tuple(moments)
+
+
+def _place(moments: list[Moment], moment: Moment) -> int:
+    """Where it belongs: what a run left behind is stored after it has ended, and journaled before its end."""
+    at = len(moments)
+    while at and moment.code == "rank-exited" and _stored_after(moments[at - 1], moment):
+        at -= 1
+    return at
+
+
+def _stored_after(before: Moment, end: Moment) -> bool:
+    return before.code == "artifact-published" and before.run == end.run and before.at_ms > end.at_ms
 
 
 def _same_saving(before: Moment, after: Moment) -> bool:
@@ -63,13 +83,15 @@ def _same_saving(before: Moment, after: Moment) -> bool:
 def _moments(name: str, position: int, at_ms: int, event: Event) -> Iterator[Moment]:
     if isinstance(event, Decided):
         for ordinal, decision in enumerate(event.decisions):
-            if decision.workload == name:
-                yield _decided(position, at_ms, str(decision_id(event.observed_at, ordinal)), decision)
+            if is_of(decision.workload, name):
+                moment = _decided(position, at_ms, str(decision_id(event.observed_at, ordinal)), decision)
+                own = decision.workload == name
+                yield moment if own else replace(moment, words=f"{decision.workload}: {moment.words}")
         return
     words = _words(name, event)
     if words is not None:
         code, text, run = words
-        told_ms = event.at_ms if isinstance(event, RankStarted | RankExited) else 0
+        told_ms = event.at_ms if isinstance(event, RankStarted | RankReady | RankExited) else 0
         yield Moment(position=position, at_ms=told_ms or at_ms, words=text, code=code, run=run)
 
 
@@ -85,60 +107,106 @@ def _decided(position: int, at_ms: int, decision_name: str, decision: Decision) 
     )
 
 
+def is_of(subject: str, name: str) -> bool:
+    """Whether it is that name, or a replica of the service of that name."""
+    owner, _, number = subject.rpartition(".")
+    return subject == name or (owner == name and number.isdecimal())
+
+
 def decision_words(decision: Decision) -> str:
     """What was decided, and why, in one line."""
     why = describe(decision.reason)
+    text = why
     match decision:
         case Start():
-            return f"start run {decision.run}: {why}"
+            text = f"start run {decision.run}: {why}"
         case Stop():
-            return f"end run {decision.run} with {format_duration_ms(decision.grace_ms)} notice: {why}"
-        case Requeue() | Hold():
-            return why
+            text = f"end run {decision.run} with {format_duration_ms(decision.grace_ms)} notice: {why}"
         case Reserve():
-            return why if decision.reservations else f"lets go of the room kept for it: {why}"
+            text = why if decision.reservations else f"lets go of the room kept for it: {why}"
         case Finish():
-            return why if why == decision.outcome else f"{decision.outcome}: {why}"
+            text = why if why == decision.outcome else f"{decision.outcome}: {why}"
+        case Scale() | Revise() | Promote() | FailRollout() | Spawn() | Retire():
+            text = _service_words(decision, why)
         case _:
+            pass
+    return text
+
+
+def _service_words(decision: ServiceDecision, why: str) -> str:
+    match decision:
+        case Scale():
+            wants = "" if decision.desired == decision.target else f", {decision.desired} wanted"
+            return f"{_count(decision.target)}{wants}: {why}"
+        case Revise():
+            return f"begin revision {decision.revision}: {why}"
+        case Promote():
             return why
+        case FailRollout():
+            return f"give up revision {decision.revision}; what served before serves on: {why}"
+        case Spawn():
+            replica = f" of revision {decision.revision}" if decision.revision else ""
+            return f"add {decision.job.name}{replica}: {why}"
+        case Retire():
+            return f"drain and end {decision.replica}: {why}"
+
+
+def _count(replicas: int) -> str:
+    return f"{replicas} replica{'' if replicas == 1 else 's'}"
 
 
 def _words(name: str, event: Event) -> tuple[str, str, str] | None:
-    """(code, words, run) of an event that concerns the workload."""
-    if isinstance(event, WorkloadDeclared) and event.workload.name == name:
-        priority = event.workload.priority
-        return "declared", f"declared, priority {priority}", ""
-    if isinstance(event, StopRequested) and event.workload == name:
-        return "stop-requested", "a person asked it to stop", ""
-    if isinstance(event, RemoveRequested) and event.workload == name:
-        return "remove-requested", "a person took its declaration down", ""
+    """(code, words, run) of an event that concerns the workload or service."""
     run = getattr(event, "run", None)
-    if not isinstance(run, str) or run.rpartition(".")[0] != name:
+    if isinstance(run, str):
+        return _words_of_run(name, run, event)
+    match event:
+        case WorkloadDeclared() if event.workload.name == name:
+            return "declared", f"declared, priority {event.workload.priority}", ""
+        case ServiceDeclared() if event.service.name == name:
+            scaling = event.service.scaling
+            least, most = scaling.min_replicas, scaling.max_replicas
+            size = _count(most) if least == most else f"{least} to {_count(most)}"
+            return "declared", f"declared, priority {event.service.priority}, {size}", ""
+        case StopRequested() if event.workload == name:
+            return "stop-requested", "a person asked it to stop", ""
+        case RemoveRequested() if event.workload == name:
+            return "remove-requested", "a person took its declaration down", ""
+    return None
+
+
+def _words_of_run(name: str, run: str, event: Event) -> tuple[str, str, str] | None:
+    """Of a run of its own, or of a replica's, which is then named."""
+    owner = run.rpartition(".")[0]
+    found = _run_words(event) if is_of(owner, name) else None
+    if found is None:
         return None
-    return _run_words(run, event)
+    code, text = found
+    return code, text if owner == name else f"{owner}: {text.removeprefix('rank 0 ')}", run
 
 
-def _run_words(run: str, event: Event) -> tuple[str, str, str] | None:
+def _run_words(event: Event) -> tuple[str, str] | None:
+    found: tuple[str, str] | None = None
     match event:
         case RankStarted():
             held = f", limits held by {event.limits}" if event.limits else ""
-            return "rank-started", f"rank {event.rank} runs (process {event.pid}{held})", run
+            found = "rank-started", f"rank {event.rank} runs (process {event.pid}{held})"
+        case RankReady():
+            found = "rank-ready", f"answers requests; loading took {format_duration_ms(event.load_ms)}"
         case RankExited():
-            return "rank-exited", f"rank {event.rank} {_exit_words(event)}", run
+            found = "rank-exited", f"rank {event.rank} {_exit_words(event)}"
         case RankUnknown():
-            return (
-                "rank-unknown",
-                f"rank {event.rank}: nobody can tell whether it lives; nothing is decided",
-                run,
-            )
+            words = f"rank {event.rank}: nobody can tell whether it lives; nothing is decided"
+            found = "rank-unknown", words
         case CheckpointSaved():
             took = format_duration_ms(event.save_ms)
-            return "checkpoint-saved", f"checkpoint of step {event.step} saved in {took}", run
+            found = "checkpoint-saved", f"checkpoint of step {event.step} saved in {took}"
         case ArtifactPublished():
             size = format_bytes(event.size_bytes)
-            return "artifact-published", f"artifact {event.name} stored: {size}, {event.digest}", run
+            found = "artifact-published", f"artifact {event.name} stored: {size}, {event.digest}"
         case _:
-            return None
+            pass
+    return found
 
 
 def _exit_words(event: RankExited) -> str:

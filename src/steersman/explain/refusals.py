@@ -13,6 +13,8 @@ from steersman.state.derive import free_accelerators, takes_work
 from steersman.state.draft import Draft
 
 TOP = 3
+REFUSALS_SHOWN_MAX = 10
+"""Nodes that an explanation names one by one."""
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,9 +7,14 @@ people write. Rule 3: a fact that an older build did not record is left out, nev
 from collections.abc import Callable, Mapping
 
 from steersman.model.reasons import Code, Reason
+from steersman.model.signals import ARRIVALS, LATENCY, ONGOING, QUEUED
 from steersman.model.units import format_bytes, format_cpu, format_duration_ms
 
 Facts = Mapping[str, str | int]
+SOME = "NAME"
+"""What stands for a name that the caller does not know."""
+_NAME = "name of the subject"
+"""The key under which the tables of fixes find it; no fact is called so."""
 
 
 def describe(reason: Reason) -> str:
@@ -20,10 +25,10 @@ def describe(reason: Reason) -> str:
     return f"{text} ({counts})" if counts else text
 
 
-def fix(reason: Reason) -> str | None:
-    """What a person could do about a refusal; None when there is nothing to do."""
+def fix(reason: Reason, name: str = SOME) -> str | None:
+    """What a person could do about a refusal of the workload or service of that name; None for nothing."""
     make = _FIXES.get(reason.code)
-    return None if make is None else make(dict(reason.facts))
+    return None if make is None else make({**dict(reason.facts), _NAME: name})
 
 
 def _ms(facts: Facts, name: str) -> str:
@@ -125,6 +130,53 @@ def _input(facts: Facts) -> str:
     return f"waits for artifact {facts.get('artifact')} of {facts.get('workload')} ({facts.get('phase')})"
 
 
+def _milli(facts: Facts, name: str) -> str:
+    return f"{int(facts.get(name, 0)) / 1000:.3g}"
+
+
+def _requests(facts: Facts, name: str) -> str:
+    return f"{_milli(facts, name)} request{'' if int(facts.get(name, 0)) == 1000 else 's'}"
+
+
+def _us(facts: Facts, name: str) -> str:
+    return f"{int(facts.get(name, 0)) / 1000:.3g} ms"
+
+
+def _replicas(facts: Facts, name: str) -> str:
+    count = int(facts.get(name, 0))
+    return f"{count} replica{'' if count == 1 else 's'}"
+
+
+def _are(facts: Facts, name: str) -> str:
+    return "is" if int(facts.get(name, 0)) == 1 else "are"
+
+
+def _of_revision(facts: Facts) -> str:
+    return f", of revision {facts['revision']}" if "revision" in facts else ""
+
+
+def _bounds(facts: Facts) -> str:
+    if "replicas" in facts:
+        return f"{_replicas(facts, 'replicas')}, as declared"
+    return f"declared are at least {facts.get('least', 0)} and at most {_replicas(facts, 'most')}"
+
+
+_SIGNALS: Mapping[str, str] = {
+    ONGOING: "the number of requests under way",
+    QUEUED: "the number of requests that wait",
+    LATENCY: "the latency",
+    ARRIVALS: "the rate of requests",
+}
+
+
+def signal_words(name: str, value: int | None) -> str:
+    """What a signal says now."""
+    if value is None:
+        return f"{_SIGNALS.get(name, name)}: not known"
+    amount = f"{value / 1000:.3g} ms" if name == LATENCY else f"{value / 1000:.3g}"
+    return f"{_SIGNALS.get(name, name)}: {amount}" + (" a second" if name == ARRIVALS else "")
+
+
 def _always(text: str) -> Callable[[Facts], str]:
     return lambda _: text
 
@@ -161,14 +213,73 @@ _WORDS: Mapping[Code, Callable[[Facts], str]] = {
         f"waits for {facts.get('victims')} lower-priority run(s) to save and yield, "
         f"the first {facts.get('victim')}; their room is reserved for it"
     ),
+    Code.SCALE_LOAD: lambda facts: (
+        f"{_requests(facts, 'ongoing_milli')} in flight or waiting on average"
+        + (
+            f", of which each replica should carry {_milli(facts, 'target_milli')}"
+            if "target_milli" in facts
+            else ""
+        )
+    ),
+    Code.SCALE_QUEUE: lambda facts: (
+        f"{_requests(facts, 'queued_milli')} waiting on average; "
+        f"more than {_milli(facts, 'target_milli')} per replica is too many"
+    ),
+    Code.SCALE_LATENCY: lambda facts: (
+        f"the 99th percentile of the latency is {_us(facts, 'p99_us')}, its limit {_us(facts, 'limit_us')}"
+    ),
+    Code.SCALE_BOUNDS: _bounds,
+    Code.SCALE_DEMAND: lambda facts: (
+        f"{_requests(facts, 'ongoing_milli')} waiting on average and no replica"
+        if int(facts.get("ongoing_milli", 0))
+        else "no request waits"
+    ),
+    Code.SCALE_UNKNOWN: lambda facts: (
+        f"{_SIGNALS.get(str(facts.get('signal')), 'a signal')} is not known, so the number is held"
+    ),
+    Code.SCALE_COLD_START: lambda facts: (
+        f"one replica stays: a start takes {_ms(facts, 'cold_start_ms')}, "
+        f"and a request may wait {_ms(facts, 'timeout_ms')}"
+    ),
+    Code.FIRST_REVISION: _always("the first revision"),
+    Code.DECLARATION_CHANGED: lambda facts: (
+        f"its declaration changed since revision {facts.get('revision', '?')}"
+    ),
+    Code.MODEL_CHANGED: lambda facts: f"its model changed since revision {facts.get('revision', '?')}",
+    Code.REPLICA_NEEDED: lambda facts: f"it should have {_replicas(facts, 'target')}",
+    Code.REPLICA_SURPLUS: lambda facts: f"{_replicas(facts, 'target')} {_are(facts, 'target')} enough",
+    Code.REPLICA_REPLACED: lambda facts: f"revision {facts.get('revision', '?')} takes its place",
+    Code.REPLICA_STUCK: lambda facts: (
+        f"{facts.get('replica', 'it')} did not get ready within {_ms(facts, 'ready_timeout_ms')}"
+    ),
+    Code.ROLLED_OUT: lambda facts: (
+        f"revision {facts.get('revision', '?')} has taken over with {_replicas(facts, 'replicas')} ready"
+    ),
+    Code.REPLICA_CRASHED: lambda facts: (
+        f"{facts.get('replica', 'its replica')} {_end_of(facts)} before it was ready"
+        + (f", {facts['failures']} times in a row" if int(facts.get("failures", 0)) > 1 else "")
+    ),
+    Code.WAITING_READY: lambda facts: (
+        f"{facts.get('ready', 0)} of {_replicas(facts, 'target')} ready{_of_revision(facts)}"
+    ),
+    Code.SERVING: lambda facts: (
+        f"{_replicas(facts, 'ready')} {_are(facts, 'ready')} ready{_of_revision(facts)}"
+        if int(facts.get("target", 1))
+        else "scaled to zero; the first request starts a replica"
+    ),
+    Code.GATEWAY_NEEDED: _always("there is a service, and requests come through the gateway"),
     Code.SUCCEEDED: _always("succeeded"),
+    Code.RETRY_REPLICA: lambda facts: (
+        f"{_end_of(facts)}; it is wanted, so it is tried again "
+        + (f"in {_ms(facts, 'delay_ms')}" if int(facts.get("delay_ms", 0)) else "at once")
+    ),
     Code.RETRY_BACKOFF: lambda facts: (
         f"{_end_of(facts)}; next try (after {facts.get('attempt')} that failed) in {_ms(facts, 'delay_ms')}"
     ),
     Code.RETRY_PREEMPTED: _resumes,
     Code.EXIT_FATAL: lambda facts: f"{_end_of(facts)}, which its policy calls fatal",
     Code.EVENT_NOT_RETRIED: lambda facts: (
-        f"{_end_of(facts)}; its retry policy does not name the event {facts.get('event')!r}"
+        f"{_end_of(facts)}; it has no retry policy for the event {facts.get('event')!r}"
     ),
     Code.ATTEMPTS_EXHAUSTED: lambda facts: (
         f"{_end_of(facts)}; all {facts.get('attempts')} attempts are used up"
@@ -196,14 +307,26 @@ _WORDS: Mapping[Code, Callable[[Facts], str]] = {
 }
 
 
+def _log(facts: Facts) -> str:
+    """Where to look: the log of the rank, or of the replica, that the reason is about."""
+    rank = f" --rank {facts['rank']}" if "rank" in facts else ""
+    return f"see its log (steer logs {facts.get('replica', facts[_NAME])}{rank})"
+
+
 def _see_log(facts: Facts, advice: str) -> str:
     if facts.get("cause") == "memory":
         return "raise resources.memory, and declare it again"
-    rank = f" (steer logs NAME --rank {facts['rank']})" if "rank" in facts else ""
-    return f"see its log{rank}; {advice}"
+    return f"{_log(facts)}; {advice}"
 
 
-_WAIT = "wait, free some room (steer stop NAME), raise its priority, or add a node to the fleet"
+def _mend(facts: Facts) -> str:
+    """A revision that does not come up."""
+    return f"{_log(facts)}; mend it and declare the service again"
+
+
+_WAIT = (
+    "wait, free some room (stop or take down something else), raise its priority, or add a node to the fleet"
+)
 
 _FIXES: Mapping[Code, Callable[[Facts], str]] = {
     Code.REFUSED_TOO_LARGE: _too_large_fix,
@@ -219,12 +342,19 @@ _FIXES: Mapping[Code, Callable[[Facts], str]] = {
     Code.NO_MEMORY: _always(_WAIT),
     Code.NO_DEVICES: _always(_WAIT),
     Code.NO_ROOM_FOR_GANG: _always(_WAIT),
-    Code.EXIT_FATAL: _always("see its log, mend it, and declare it again"),
+    Code.EXIT_FATAL: lambda facts: f"{_log(facts)}, mend it, and declare it again",
     Code.EVENT_NOT_RETRIED: lambda facts: _see_log(
         facts, f"to try again on its own: retry.on_events: [{facts.get('event')}]"
     ),
     Code.ATTEMPTS_EXHAUSTED: lambda facts: _see_log(facts, "raise retry.attempts if more tries would help"),
-    Code.RETRY_TIME_EXHAUSTED: _always("see its log; raise retry.duration if more time would help"),
-    Code.CRASH_LOOP: _always("see its log: it fails before it saves anything"),
+    Code.RETRY_TIME_EXHAUSTED: lambda facts: f"{_log(facts)}; raise retry.duration if more time would help",
+    Code.CRASH_LOOP: lambda facts: f"{_log(facts)}: it fails before it saves anything",
     Code.ARTIFACT_MISSING: _always("write the file there, or take it out of artifacts"),
+    Code.SCALE_UNKNOWN: _always("see whether the gateway runs (steer explain gateway)"),
+    Code.SCALE_COLD_START: _always("raise request_timeout, or set min_replicas: 1"),
+    Code.REPLICA_CRASHED: _mend,
+    Code.REPLICA_STUCK: lambda facts: f"{_log(facts)}; if it only takes longer, raise the ready timeout",
+    Code.RETRY_REPLICA: lambda facts: (
+        "raise resources.memory, and declare it again" if facts.get("cause") == "memory" else _log(facts)
+    ),
 }

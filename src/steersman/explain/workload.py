@@ -8,7 +8,7 @@ import msgspec
 from steersman.decide.admit import too_large
 from steersman.explain.fixes import nearest_fix
 from steersman.explain.history import Moment, history
-from steersman.explain.refusals import Refusal, Rival, counts, refusals, rivals
+from steersman.explain.refusals import REFUSALS_SHOWN_MAX, Refusal, Rival, counts, refusals, rivals
 from steersman.explain.words import describe, fix
 from steersman.model.errors import ConflictError
 from steersman.model.events import Event
@@ -34,7 +34,6 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     moments: tuple[Moment, ...] = ()
 
 
-REFUSALS_SHOWN_MAX = 10
 NAMES_SHOWN_MAX = 5
 
 
@@ -79,11 +78,18 @@ def _unknown(snapshot: Snapshot, name: str) -> ConflictError:
 
 def _fix(snapshot: Snapshot, state: WorkloadState, reason: Reason | None) -> str | None:
     """What to do about it; for who could not run even on the empty fleet, what would let it run there."""
-    if state.phase in (Phase.DECLARED, Phase.QUEUED) and snapshot.indexes.sizes:
-        nearest = nearest_fix(state.spec, snapshot.indexes.sizes)
-        if nearest is not None and (reason is None or reason.code is not Code.WAITING_INPUT):
-            return nearest.words
-    return None if reason is None else fix(reason)
+    found = nearest(snapshot, state)
+    if found is not None and (reason is None or reason.code is not Code.WAITING_INPUT):
+        return found
+    return None if reason is None else fix(reason, state.spec.name)
+
+
+def nearest(snapshot: Snapshot, state: WorkloadState) -> str | None:
+    """The nearest change that would let it run; None when it has run, or could on the empty fleet."""
+    if state.phase not in (Phase.DECLARED, Phase.QUEUED) or not snapshot.indexes.sizes:
+        return None
+    found = nearest_fix(state.spec, snapshot.indexes.sizes)
+    return None if found is None else found.words
 
 
 def current_reason(snapshot: Snapshot, state: WorkloadState) -> Reason | None:

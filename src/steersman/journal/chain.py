@@ -108,11 +108,15 @@ def _out_of_place(position: int, expected: int) -> str:
 
 
 class Problems:
-    """A list of problems that does not grow without bound."""
+    """A list of problems that does not grow without bound.
+
+    `cut_off`: the rows could not be read to their end, so what lies beyond is unread, not missing.
+    """
 
     def __init__(self) -> None:
         self._listed: list[str] = []
         self._more = 0
+        self.cut_off = False
 
     def add(self, problem: str) -> None:
         if len(self._listed) < PROBLEMS_MAX:
@@ -141,7 +145,10 @@ def verify_rows(rows: Iterable[RawRow], anchor: Head | None, problems: Problems)
 
 
 def _check_anchor(head: Head, at_anchor: bytes, anchor: Head, problems: Problems) -> None:
-    if head.position < anchor.position:
+    if head.position < anchor.position and problems.cut_off:
+        first, count = head.position + 1, anchor.position - head.position
+        problems.add(f"the last {count} acknowledged events ({first} to {anchor.position}) are unreadable")
+    elif head.position < anchor.position:
         problems.add(lost_tail(head.position, anchor.position))
     elif at_anchor != anchor.digest:
         problems.add(f"row {anchor.position}: its digest is not the one in the head anchor")

@@ -137,6 +137,7 @@ class Rows:
                 yield row
             listed = set(connection.execute("SELECT type, version FROM kinds"))
         except (apsw.Error, UnicodeDecodeError) as error:
+            problems.cut_off = True
             problems.add(f"the database cannot be read further: {error}")
             return
         if seen != listed:

@@ -124,7 +124,7 @@ def _requeue(draft: Draft, decision: Requeue) -> None:
     state = draft.workloads[decision.workload]
     run = draft.run_of(state)
     assert run is not None, decision.workload
-    serves = state.spec.body.program != "command" and not run_was_short(run, draft.policy)
+    serves = state.spec.body.program == "gateway" and not run_was_short(run, draft.policy)
     progressed = serves or run.saved_ms is not None or run.ready_ms is not None
     after = replace(_after_run(state, run), reason=decision.reason, not_before_ms=decision.not_before_ms)
     if decision.counted:

@@ -208,7 +208,9 @@ def _stop_requested(draft: Draft, event: StopRequested) -> None:
     if services.request_stop(draft, event.workload):
         return
     state = draft.workloads.get(event.workload)
-    if state is not None and state.phase not in FINAL_PHASES and not state.stop_requested:
+    if state is None or state.spec.body.program != "command":
+        return  # what a service needs is for `rollout` to say
+    if state.phase not in FINAL_PHASES and not state.stop_requested:
         draft.put_workload(event.workload, replace(state, stop_requested=True), draft.run_of(state))
 
 
@@ -216,7 +218,7 @@ def _remove_requested(draft: Draft, event: RemoveRequested) -> None:
     if services.request_removal(draft, event.workload):
         return
     state = draft.workloads.get(event.workload)
-    if state is not None and not state.removing:
+    if state is not None and state.spec.body.program == "command" and not state.removing:
         draft.put_workload(event.workload, replace(state, removing=True), draft.run_of(state))
 
 

@@ -36,7 +36,9 @@ def declared(draft: Draft, event: ServiceDeclared) -> None:
         return
     after = replace(before, spec=spec, digest=event.digest, stop_requested=False, removing=False)
     if event.restarts:
-        after = replace(after, generation=draft.position, failed=None, failed_reason=None)
+        after = replace(after, generation=draft.position)
+    if event.restarts or before.stop_requested or before.removing:  # what was given up is tried once more
+        after = replace(after, failed=None, failed_reason=None)
     draft.services[spec.name] = after
 
 

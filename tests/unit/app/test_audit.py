@@ -2,13 +2,16 @@
 
 import pytest
 from tests.unit.app.worlds import HERE, began, cycle, exited, folded, submission
+from tests.unit.explain.served import Served, service
 
 from steersman.app.audit import Filter, about, check_types, entries, page
 from steersman.app.declare import declare
 from steersman.app.wire import EventView
 from steersman.journal.memory import MemoryJournal
 from steersman.model.errors import ConflictError
-from steersman.model.events import Event, HomeCreated
+from steersman.model.events import ApiKeyCreated, ApiKeyRevoked, Event, GatewayDeclared, HomeCreated
+from steersman.model.ids import WorkloadName
+from steersman.model.service import ApiKey, Gateway
 from steersman.model.snapshot import Snapshot
 
 
@@ -79,6 +82,32 @@ def test_pages_miss_nothing(journal: MemoryJournal, limit: int) -> None:
             break
         after = part.next_after
     assert found == whole
+
+
+def test_a_service_is_the_subject_of_what_its_replicas_do() -> None:
+    home = Served()
+    home.serve(service())
+    home.bring_up()
+    home.hear(("ongoing_milli", 1))
+    made = MemoryJournal()
+    made.append([item.event for item in home.log], 1_000)
+    found = {each.type for each in entries(made, Filter(subject="digits"))}
+    assert found == {"service-declared", "decided", "rank-started", "rank-ready", "observed"}
+    replica = {each.type for each in entries(made, Filter(subject="digits.1"))}
+    assert replica == {"decided", "rank-started", "rank-ready"}
+    assert {each.type for each in entries(made, Filter(subject="steersman.gateway"))} == {
+        "decided",
+        "rank-started",
+    }
+    assert list(entries(made, Filter(subject="digit"))) == []
+
+
+def test_every_type_of_event_has_its_subjects() -> None:
+    made = MemoryJournal()
+    key = ApiKey(name="app", digest="00", services=(WorkloadName("digits"),))
+    made.append([ApiKeyCreated(key=key), ApiKeyRevoked(name="app"), GatewayDeclared(gateway=Gateway())], 1)
+    found = [each.subjects for each in entries(made, Filter())]
+    assert found == [("app", "digits"), ("app",), ("gateway",)]
 
 
 def test_types(journal: MemoryJournal) -> None:

@@ -100,7 +100,9 @@ async def test_what_steersman_runs_itself_is_not_ended_by_its_own_name(desk: Des
 async def test_all_means_what_people_declared(desk: Desk) -> None:
     answer = await desk.ask(desk.control.down(DownRequest(all=True)))
     assert answer.names == ("digits", "train")
-    assert desk.rig.engine.snapshot.services["digits"].removing
+    await desk.rig.until(
+        lambda: not desk.rig.engine.snapshot.services and not desk.rig.engine.snapshot.workloads
+    )
 
 
 @at_desk

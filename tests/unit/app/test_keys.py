@@ -1,5 +1,7 @@
 """What may be asked of an API key, and what is refused with a hint."""
 
+from collections.abc import Callable
+
 import msgspec
 import pytest
 from msgspec.structs import replace
@@ -77,9 +79,14 @@ def test_amounts_as_people_write_them() -> None:
     assert _rate_milli(0.5) == 500
     assert _rate_milli(None) is None
     assert _band("high") == 2
-    for wrong in (lambda: _duration_ms("soon"), lambda: _rate_milli(0), lambda: _band("urgent")):
+    wrong: tuple[Callable[[], object], ...] = (
+        lambda: _duration_ms("soon"),
+        lambda: _rate_milli(0),
+        lambda: _band("urgent"),
+    )
+    for each in wrong:
         with pytest.raises(ConflictError) as refused:
-            wrong()
+            each()
         assert refused.value.hint
 
 

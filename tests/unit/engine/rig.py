@@ -13,13 +13,15 @@ from steersman.engine.inbox import Submission
 from steersman.engine.parts import Parts
 from steersman.journal import MemoryJournal
 from steersman.model.codec import decode_event
-from steersman.model.errors import JournalWriteError
+from steersman.model.errors import DriverError, JournalWriteError
 from steersman.model.events import Event, FleetDeclared, WorkloadDeclared
 from steersman.model.fleet import Fleet, Node
 from steersman.model.ids import NodeId, WorkloadName
 from steersman.model.resources import Resources
 from steersman.model.workload import Artifact, CheckpointPolicy, Input, Job, Retry, SecretRef, Workload
 from steersman.ports.driver import Driver, StartOrder
+from steersman.ports.gateway import GatewayConfig
+from steersman.ports.sensor import Sensor
 from steersman.sensors.runs import RunSensor
 from steersman.sim.clock import VirtualClock
 from steersman.sim.driver import Behaviour, SimDriver
@@ -57,6 +59,23 @@ class FailingJournal(MemoryJournal):
         return [decode_event(record.type, record.version, record.body) for record in self.read()]
 
 
+class FailingGateways(SimGateways):
+    """A home whose configuration cannot be written when `full` is set. `trace`: (what, run or runs)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.full = False
+        self.trace: list[tuple[str, frozenset[str]]] = []
+
+    def publish(self, config: GatewayConfig) -> None:
+        if self.full:
+            self.trace.append(("refused", frozenset()))
+            raise DriverError("the disk is full", hint="free some space")
+        targets = (replica for each in config.services for one in each.revisions for replica in one.replicas)
+        self.trace.append(("publish", frozenset(target.run for target in targets)))
+        super().publish(config)
+
+
 class Rig:
     """Parts and the engine made of them. Set `behaviour` and `reach` before work begins."""
 
@@ -64,7 +83,8 @@ class Rig:
         self.clock = VirtualClock(BEGIN_MS)
         self.journal = FailingJournal() if journal is None else journal
         self.behaviour = Behaviour()
-        self.gateways = SimGateways()
+        self.gateways = FailingGateways()
+        self.sensors: list[Sensor] = []
         self.driver = SimDriver(self.clock, self._program)
         self.orders: list[StartOrder] = []
         self.reach: Callable[[str], None] = lambda _name: None
@@ -76,7 +96,7 @@ class Rig:
             Parts(
                 journal=self.journal,
                 drivers={driver.name: driver},
-                sensors=[RunSensor(driver)],
+                sensors=[RunSensor(driver), *self.sensors],
                 clock=self.clock,
                 build="test",
                 boot_id="boot",

@@ -165,7 +165,7 @@ def test_a_job_that_has_just_begun_is_told_to_be_protected() -> None:
 
 def test_events_of_nobody_say_nothing() -> None:
     assert history("w", [(1, 0, Observed(now_ms=1)), (2, 0, HomeCreated(home_id="h"))]) == ()
-    assert _run_words("w.1", HomeCreated(home_id="h")) is None
+    assert _run_words(HomeCreated(home_id="h")) is None
 
 
 def test_where_it_is_in_every_phase() -> None:

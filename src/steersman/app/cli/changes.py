@@ -15,10 +15,12 @@ def say_warnings(warnings: Sequence[str]) -> None:
         note(f"warning: {warning}")
 
 
-def say_declared(workloads: Sequence[DeclaredView], fleet: str | None) -> None:
-    """One line a workload, and one for each of its changes."""
+def say_declared(workloads: Sequence[DeclaredView], fleet: str | None, gateway: str | None = None) -> None:
+    """One line a job or service, and one for each of its changes."""
     if fleet is not None:
         say(f"~ fleet {fleet}")
+    if gateway is not None:
+        say(f"~ gateway {gateway}")
     for each in workloads:
         say(f"{SIGNS[each.kind]} {each.name}: {_words(each)}")
         for change in each.changes:

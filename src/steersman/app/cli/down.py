@@ -1,4 +1,4 @@
-"""`steer down`: remove workloads and wait until they are gone."""
+"""`steer down`: remove jobs and services, and wait until they are gone."""
 
 from typing import Annotated
 
@@ -14,9 +14,9 @@ from steersman.app.wire import DownRequest, NamesView
 app = typer.Typer(add_completion=False)
 
 Names = Annotated[
-    list[str] | None, typer.Argument(metavar="[NAME…]", help="The workloads.", show_default=False)
+    list[str] | None, typer.Argument(metavar="[NAME…]", help="Jobs and services.", show_default=False)
 ]
-All = Annotated[bool, typer.Option("--all", help="All workloads of the home.")]
+All = Annotated[bool, typer.Option("--all", help="Everything declared in the home.")]
 
 
 @app.command()
@@ -28,9 +28,10 @@ def down(
     json: Json = False,
     home: Home = None,
 ) -> int:
-    """Remove workloads: end their runs, forget their declarations, and wait until they are gone.
+    """Remove jobs and services: end their runs, forget their declarations, and wait until they are gone.
 
-    Logs and artifacts stay. All of the names are known, or nothing happens.
+    A service's replicas answer what they have taken; the gateway ends with the last service. Logs
+    and artifacts stay. All of the names are known, or nothing happens.
     """
     request = DownRequest(names=tuple(names or ()), all=everything)
     try:

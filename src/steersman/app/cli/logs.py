@@ -1,4 +1,7 @@
-"""`steer logs`: a run's output, whole or followed into the runs that come after it."""
+"""`steer logs`: a run's output, whole or followed into the runs that come after it.
+
+Of a service it is that of its newest replica, which is named first; following stays with that one.
+"""
 
 import sys
 import time
@@ -11,7 +14,7 @@ from steersman.app.cli.options import Home, Json, Name, connect, patient
 from steersman.app.cli.patient import PatientClient
 from steersman.app.cli.say import clean, note
 from steersman.app.client import Client, path
-from steersman.app.wire import LogView, WorkloadView
+from steersman.app.wire import LogView, ServiceView, WorkloadView
 from steersman.model.errors import SteersmanError
 
 POLL_SECONDS = 0.3
@@ -33,7 +36,10 @@ def logs(
     json: Json = False,
     home: Home = None,
 ) -> int:
-    """Show a workload's output; with -f until it has ended, through all its runs."""
+    """Show the output of a job; with -f until it has ended, through all its runs.
+
+    Of a service: that of its newest replica. A replica is called like digits.3; `gateway` is the gateway.
+    """
     with connect(home) as client:
         if follow:
             _Reader(patient(client, home), name, rank, as_json=json).follow(run)
@@ -54,6 +60,7 @@ class _Reader:
         offset = ""
         while True:
             piece = self._piece(run, offset)
+            self._take_name(piece)
             self._say(piece)
             if piece.end:
                 return piece
@@ -64,6 +71,7 @@ class _Reader:
         named = run is not None
         piece = self._first(run)
         while True:
+            self._take_name(piece)
             self._say(piece)
             if piece.end and not piece.live:
                 following = None if named else self._following(piece.run)
@@ -82,7 +90,7 @@ class _Reader:
             try:
                 return self._piece(run, "")
             except SteersmanError as error:
-                if error.code != "not-run-yet" or self._workload().row.settled:
+                if error.code != "not-run-yet" or self._settled():
                     raise
             time.sleep(POLL_SECONDS)
 
@@ -100,6 +108,23 @@ class _Reader:
             if row.settled:
                 return None
             time.sleep(POLL_SECONDS)
+
+    def _settled(self) -> bool:
+        """Whether nothing runs by itself any more."""
+        try:
+            return self._workload().row.settled
+        except SteersmanError as error:
+            if error.code != "is-service":
+                raise
+        return self._client.get(path("services", self._name), ServiceView).row.settled
+
+    def _take_name(self, piece: LogView) -> None:
+        """Go on with the replica that a service's log is of, and say which."""
+        owner = piece.run.rpartition(".")[0]
+        if owner != self._name:
+            if owner.startswith(f"{self._name}."):
+                note(f"[replica {owner}]")
+            self._name = owner
 
     def _workload(self) -> WorkloadView:
         return self._client.get(path("workloads", self._name), WorkloadView)

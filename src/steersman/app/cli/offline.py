@@ -12,5 +12,6 @@ def plan(submission: Submission, settings: Settings) -> PlanView:
 
 
 def declared(settings: Settings) -> bool:
-    """Whether the journal tells of any workload that is declared. Raises HomeError, JournalError."""
-    return len(stored_snapshot(settings).workloads) > 0
+    """Whether the journal tells of any job or service that is declared. Raises HomeError, JournalError."""
+    snapshot = stored_snapshot(settings)
+    return bool(len(snapshot.workloads) or len(snapshot.services))

@@ -32,7 +32,9 @@ Files = Annotated[
         show_default=False,
     ),
 ]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The workload's name.", show_default=False)]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="The name of a job, service or replica.", show_default=False)
+]
 
 
 def settings_of(home: Path | None, port: int | None = None) -> Settings:

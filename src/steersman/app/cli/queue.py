@@ -14,9 +14,9 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def queue(*, json: Json = False, home: Home = None) -> int:
-    """Show what waits, in order of priority and age, and for what."""
+    """Show what waits, in order of priority and age, and for what: jobs, and replicas of services."""
     with connect(home) as client:
-        found = client.get(path("status"), StatusView)
+        found = client.get(path("status"), StatusView, {"all": "true"})
     if json:
         say_json(table.queue_order(found.workloads))
     else:

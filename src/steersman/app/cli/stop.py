@@ -1,4 +1,4 @@
-"""`steer stop`: end a workload's run, keep its declaration."""
+"""`steer stop`: end a job's run or a service's replicas, keep the declaration."""
 
 from collections.abc import Mapping
 
@@ -6,9 +6,9 @@ import typer
 
 from steersman.app.cli.options import Home, Json, Name, Wait, connect, patient
 from steersman.app.cli.say import say, say_json
-from steersman.app.cli.watch import watch
+from steersman.app.cli.watch import Either, watch
 from steersman.app.client import path
-from steersman.app.wire import NamesView, Row
+from steersman.app.wire import NamesView
 
 FINAL = frozenset({"succeeded", "failed", "stopped"})
 
@@ -17,9 +17,10 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def stop(name: Name, *, wait: Wait = True, json: Json = False, home: Home = None) -> int:
-    """End a workload's run and keep its declaration.
+    """End a job's run or a service's replicas, and keep the declaration.
 
-    The run gets its notice and its grace, so that it can save a checkpoint. `steer up` begins it anew.
+    A run gets its notice and its grace, so that it can save a checkpoint; replicas answer what they have
+    taken. `steer up` begins it anew.
     """
     with connect(home) as client:
         answer = client.post(path("workloads", name, "stop"), None, NamesView)
@@ -32,5 +33,5 @@ def stop(name: Name, *, wait: Wait = True, json: Json = False, home: Home = None
     return 0
 
 
-def _final(rows: Mapping[str, Row]) -> bool:
+def _final(rows: Mapping[str, Either]) -> bool:
     return all(row.phase in FINAL for row in rows.values())

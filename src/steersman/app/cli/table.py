@@ -3,10 +3,24 @@
 import time
 from collections.abc import Sequence
 
-from steersman.app.wire import Row
+from steersman.app.wire import Row, ServiceRow
 from steersman.model.units import format_bytes, format_cpu
 
 STATUS_HEAD = ("NAME", "PHASE", "RUN", "NODE", "PROGRESS", "RUNS", "FAILED", "PREEMPTED", "AGE", "REASON")
+SERVICE_HEAD = (
+    "SERVICE",
+    "PHASE",
+    "READY",
+    "REVISION",
+    "REQ/S",
+    "P50",
+    "P95",
+    "P99",
+    "QUEUE",
+    "ERR/S",
+    "URL",
+    "REASON",
+)
 QUEUE_HEAD = ("PLACE", "NAME", "PRIORITY", "QUEUE", "ASKS FOR", "PHASE", "AGE", "WAITS FOR")
 WAITING = frozenset({"declared", "queued", "backoff"})
 NOTHING = "-"
@@ -35,6 +49,57 @@ def status_rows(rows: Sequence[Row]) -> list[tuple[str, ...]]:
         )
         for row in rows
     ]
+
+
+def service_rows(rows: Sequence[ServiceRow]) -> list[tuple[str, ...]]:
+    """One line a service."""
+    return [
+        (
+            row.name,
+            service_phase(row),
+            ready(row),
+            revision(row) or NOTHING,
+            number(row.requests_per_second),
+            number(row.p50_ms, " ms"),
+            number(row.p95_ms, " ms"),
+            number(row.p99_ms, " ms"),
+            number(row.queue),
+            number(row.errors_per_second),
+            row.url or NOTHING,
+            row.reason,
+        )
+        for row in rows
+    ]
+
+
+def service_phase(row: ServiceRow) -> str:
+    """The phase, or that it is being taken down."""
+    return "removing" if row.removing else row.phase
+
+
+def service_line(row: ServiceRow) -> str:
+    """``serving (2/2, revision 1): 2 replicas are ready``."""
+    counts = ", ".join(part for part in (ready(row), revision(row) and f"revision {revision(row)}") if part)
+    return f"{service_phase(row)} ({counts}): {row.reason}"
+
+
+def ready(row: ServiceRow) -> str:
+    """``2/3``, and the declared bounds when there are any: ``2/3 (1-5)``."""
+    bounds = "" if row.min_replicas == row.max_replicas else f" ({row.min_replicas}-{row.max_replicas})"
+    return f"{row.ready}/{row.target}{bounds}"
+
+
+def revision(row: ServiceRow) -> str:
+    """``1``, or ``1 → 2`` while another takes over; empty before the first."""
+    parts = [str(part) for part in (row.revision or None, row.rolling) if part is not None]
+    return " → ".join(parts)
+
+
+def number(value: float | None, unit: str = "") -> str:
+    """Three digits and a unit; a dash for what is not known."""
+    if value is None:
+        return NOTHING
+    return f"{value:.0f}{unit}" if value >= 1000 else f"{value:.3g}{unit}"
 
 
 def queue_order(rows: Sequence[Row]) -> list[Row]:

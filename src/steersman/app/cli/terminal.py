@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -19,7 +19,10 @@ from rich.text import Text
 from steersman.app.cli.say import one_line
 
 REFRESH_PER_SECOND = 4
-DROPPED = ("AGE", "PREEMPTED", "FAILED", "NODE", "RUN", "QUEUE", "PRIORITY")
+DROPPED = (
+    *("AGE", "PREEMPTED", "FAILED", "NODE", "RUN", "QUEUE", "PRIORITY"),
+    *("ERR/S", "P50", "REVISION", "P95", "URL", "REQ/S"),
+)
 """The columns that go when there is no room, the first one first."""
 PARTED = "PROGRESS"
 LAST_CELLS_MIN = 24
@@ -36,6 +39,11 @@ STYLES = {
     "backoff": "yellow",
     "queued": "cyan",
     "declared": "cyan",
+    "serving": "green",
+    "rolling": "cyan",
+    "starting": "cyan",
+    "waiting": "cyan",
+    "failing": "red",
 }
 
 
@@ -53,6 +61,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], foot: str = "") ->
     for cells in zip(*(column[1:] for column in columns), strict=True):
         made.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in cells))
     return made
+
+
+def stacked(tables: Sequence[Table]) -> Group:
+    """Several tables, one below the other."""
+    return Group(*(part for each in tables for part in (each, Text())))
 
 
 def fitted(head: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Cells:
@@ -105,7 +118,7 @@ def show(head: Sequence[str], rows: Sequence[Sequence[str]], foot: str = "") -> 
 
 
 @contextlib.contextmanager
-def live() -> Iterator[Callable[[Table], None]]:
+def live() -> Iterator[Callable[[Table | Group], None]]:
     """A place on the terminal that shows the table it was given last."""
     with Live(console=_console(), refresh_per_second=REFRESH_PER_SECOND, transient=False) as screen:
         yield screen.update

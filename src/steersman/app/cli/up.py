@@ -12,11 +12,11 @@ from steersman.app.cli.changes import say_declared, say_warnings
 from steersman.app.cli.files import collect
 from steersman.app.cli.options import Files, Home, Json, Wait, patient, settings_of
 from steersman.app.cli.say import note, say, say_json
-from steersman.app.cli.watch import watch
+from steersman.app.cli.watch import Either, watch
 from steersman.app.client import Client, NoServerError, find_server, path
 from steersman.app.server_file import ServerFile
 from steersman.app.settings import Settings
-from steersman.app.wire import Row, Submission, UpView
+from steersman.app.wire import Row, ServiceRow, Submission, UpView
 
 FAILED = 1
 BAD_ENDS = frozenset({"failed", "stopped"})
@@ -29,15 +29,16 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     declared: UpView
     workloads: tuple[Row, ...]
+    services: tuple[ServiceRow, ...] = ()
 
 
 @app.command()
 def up(files: Files, *, wait: Wait = True, json: Json = False, home: Home = None) -> int:
-    """Declare workloads and keep them so.
+    """Declare jobs and services, and keep them so.
 
     All of it is accepted or none. Starts the control plane in the background if none runs. Waits until every
-    workload is final or held with a reason; the work goes on whether or not anyone waits. Exits 1 when one of
-    them failed.
+    job is final, every service ready, or what is not held with a reason; the work goes on whether or not
+    anyone waits. Exits 1 when a job or a rollout failed.
     """
     submission = collect(files)
     settings = settings_of(home)
@@ -46,14 +47,16 @@ def up(files: Files, *, wait: Wait = True, json: Json = False, home: Home = None
         declared = client.post(path("up"), submission, UpView)
         say_warnings(declared.warnings)
         if not json:
-            say_declared(declared.workloads, declared.fleet)
+            say_declared(declared.workloads, declared.fleet, declared.gateway)
         names = [each.name for each in declared.workloads]
         rows = watch(patient(client, home), names, _settled, quiet=json) if wait and names else {}
     if json:
-        say_json(Outcome(declared=declared, workloads=tuple(rows.values())))
+        jobs = tuple(row for row in rows.values() if isinstance(row, Row))
+        services = tuple(row for row in rows.values() if isinstance(row, ServiceRow))
+        say_json(Outcome(declared=declared, workloads=jobs, services=services))
     else:
         _say_ends(rows)
-    return FAILED if any(row.phase in BAD_ENDS for row in rows.values()) else 0
+    return FAILED if any(map(_failed, rows.values())) else 0
 
 
 def _server(submission: Submission, settings: Settings) -> ServerFile:
@@ -65,12 +68,22 @@ def _server(submission: Submission, settings: Settings) -> ServerFile:
         return ensure_server(settings, os.environ, note)
 
 
-def _settled(rows: Mapping[str, Row]) -> bool:
+def _settled(rows: Mapping[str, Either]) -> bool:
     return all(row.settled for row in rows.values())
 
 
-def _say_ends(rows: Mapping[str, Row]) -> None:
+def _failed(row: Either) -> bool:
+    """Whether a job failed, or a service does not come up as it was declared."""
+    if isinstance(row, ServiceRow):
+        return row.failed is not None or row.phase in {"failing", "stopped"}
+    return row.phase in BAD_ENDS
+
+
+def _say_ends(rows: Mapping[str, Either]) -> None:
     for name, row in sorted(rows.items()):
+        if isinstance(row, ServiceRow):
+            _say_service(row)
+            continue
         reason = f": {row.reason}" if row.reason and row.reason != row.phase else ""
         if row.phase in BAD_ENDS:
             say(f"{name} {row.phase}{reason}")
@@ -81,3 +94,18 @@ def _say_ends(rows: Mapping[str, Row]) -> None:
         else:
             say(f"{name} is pending ({table.phase(row)}){reason}")
             note(f"hint: steer explain {name}")
+
+
+def _say_service(row: ServiceRow) -> None:
+    name = row.name
+    if _failed(row):
+        say(f"{name} {table.service_line(row)}")
+        note(f"hint: {row.fix or f'steer explain {name}; steer logs {row.replica or name}'}")
+    elif row.ready and row.url:
+        say(f"{name} {table.service_line(row)}")
+        say(f"    {row.url}")
+    elif row.phase == "scaled-to-zero":
+        say(f"{name} {table.service_line(row)}")
+    else:
+        say(f"{name} is pending: {table.service_line(row)}")
+        note(f"hint: steer explain {name}")

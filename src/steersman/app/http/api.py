@@ -24,7 +24,7 @@ Asgi = ASGIApp
 
 def make_litestar(control: Control) -> Litestar:
     """The routes without the gate; tests enumerate them."""
-    figures = exposition(control.engine)
+    figures = exposition(control.engine, control.figures)
 
     def give_control() -> Any:
         return control

@@ -23,6 +23,8 @@ from steersman.model.errors import (
 STATUS_OF_CODE = {
     "unknown-workload": 404,
     "unknown-run": 404,
+    "unknown-service": 404,
+    "unknown-key": 404,
     "not-run-yet": 404,
     "bad-name": 400,
     "bad-offset": 400,

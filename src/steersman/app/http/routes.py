@@ -16,10 +16,14 @@ from steersman.app.wire import (
     DoctorView,
     DownRequest,
     EventsView,
+    KeyRequest,
+    KeysView,
     LiveView,
     LogView,
     NamesView,
+    NewKeyView,
     PlanView,
+    ServiceView,
     StatusView,
     Submission,
     UpView,
@@ -46,7 +50,7 @@ def metrics(exposition: NamedDependency[Exposition]) -> Response[bytes]:
     return Response(exposition.text(), media_type=CONTENT_TYPE)
 
 
-@post("/up", status_code=200, summary="Declare workloads, all or none.")
+@post("/up", status_code=200, summary="Declare jobs and services, all or none.")
 async def up(data: Annotated[Submission, Body()], control: NamedDependency[Control]) -> UpView:
     """Returns when the declaration is durable."""
     return await control.up(data)
@@ -64,26 +68,51 @@ async def stop(name: Name, control: NamedDependency[Control]) -> NamesView:
     return await control.stop(name)
 
 
-@post("/down", status_code=200, summary="Remove workloads.")
+@post("/down", status_code=200, summary="Remove jobs and services.")
 async def down(data: Annotated[DownRequest, Body()], control: NamedDependency[Control]) -> NamesView:
     """Returns when the request is durable; the runs end in their own time."""
     return await control.down(data)
 
 
-@get("/status", summary="All workloads and nodes.")
+@get("/status", summary="All jobs, services and nodes.")
 async def status(
     control: NamedDependency[Control],
     after: Annotated[int | None, QueryParameter(ge=0, le=2**62)] = None,
     wait_ms: Annotated[int, QueryParameter(ge=0, le=WAIT_MS_MAX)] = 0,
+    everything: Annotated[bool, QueryParameter(name="all")] = False,
 ) -> StatusView:
-    """With `after`, waits for news up to `wait_ms`."""
-    return await control.status(after, wait_ms)
+    """With `after`, waits for news up to `wait_ms`; with `all` also replicas and the gateway as jobs."""
+    return await control.status(after, wait_ms, owned=everything)
 
 
-@get("/workloads/{name:str}", summary="Everything about one workload.", sync_to_thread=False)
+@get("/workloads/{name:str}", summary="Everything about one job.", sync_to_thread=False)
 def workload(name: Name, control: NamedDependency[Control]) -> WorkloadView:
     """Its declaration, runs and artifacts."""
     return control.workload(name)
+
+
+@get("/services/{name:str}", summary="Everything about one service.", sync_to_thread=False)
+def service(name: Name, control: NamedDependency[Control]) -> ServiceView:
+    """Its declaration, revisions with their figures, and replicas."""
+    return control.service(name)
+
+
+@get("/keys", summary="The API keys that callers of services have.", sync_to_thread=False)
+def list_keys(control: NamedDependency[Control]) -> KeysView:
+    """What is known of each; the keys themselves are not."""
+    return control.keys()
+
+
+@post("/keys", status_code=200, summary="Make an API key.")
+async def create_key(data: Annotated[KeyRequest, Body()], control: NamedDependency[Control]) -> NewKeyView:
+    """The answer holds the key, this once."""
+    return await control.create_key(data)
+
+
+@post("/keys/{name:str}/revoke", status_code=200, summary="End an API key.")
+async def revoke_key(name: Name, control: NamedDependency[Control]) -> NamesView:
+    """Returns when it is durable; the gateway follows within a fraction of a second."""
+    return await control.revoke_key(name)
 
 
 @get("/explain/{name:str}", summary="Why it stands where it does, and what happened.")
@@ -127,6 +156,21 @@ def router() -> Router:
     """The one router."""
     api = Router(
         path=API_PREFIX,
-        route_handlers=[up, plan, stop, down, status, workload, explain, events, logs, doctor],
+        route_handlers=[
+            up,
+            plan,
+            stop,
+            down,
+            status,
+            workload,
+            service,
+            explain,
+            events,
+            logs,
+            doctor,
+            list_keys,
+            create_key,
+            revoke_key,
+        ],
     )
     return Router(path="/", route_handlers=[livez, metrics, api])

@@ -325,7 +325,7 @@ def _refusal(answer: Answer) -> Refusal:
     found it.
     """
     refusal = refusal_of(answer.outcome, answer.retry_after_s)
-    if answer.outcome in {"invalid", "model-error"} and answer.error:
+    if answer.outcome == "invalid" and answer.error:
         return msgspec.structs.replace(refusal, error=answer.error)
     return refusal
 
