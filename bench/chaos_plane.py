@@ -73,8 +73,8 @@ def hooked(fuse: Fuse, planted: str) -> Callable[..., contextlib.AbstractContext
 
     @contextlib.contextmanager
     def build(settings: Settings, environ: Mapping[str, str]) -> Iterator[Wired]:
-        with wired(settings, environ) as (parts, secrets):
-            yield Wired(parts=_with_hooks(parts, fuse, planted), secrets=secrets)
+        with wired(settings, environ) as home:
+            yield home._replace(parts=_with_hooks(home.parts, fuse, planted))
 
     return build
 

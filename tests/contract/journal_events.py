@@ -3,31 +3,42 @@
 from steersman.model.codec import event_type
 from steersman.model.decisions import (
     Admit,
+    FailRollout,
     Finish,
     Forget,
     Hold,
     Placement,
+    Promote,
     Requeue,
+    Retire,
+    Revise,
+    Scale,
     SetCheckpointInterval,
+    Spawn,
     Start,
     Stop,
 )
 from steersman.model.events import (
     ActionFailed,
+    ApiKeyCreated,
+    ApiKeyRevoked,
     ArtifactPublished,
     CheckpointSaved,
     ControlPlaneStarted,
     Decided,
     Event,
     FleetDeclared,
+    GatewayDeclared,
     HomeCreated,
     NodeHealth,
     Observed,
     PolicySet,
     RankExited,
+    RankReady,
     RankStarted,
     RankUnknown,
     RemoveRequested,
+    ServiceDeclared,
     Signal,
     StopRequested,
     WorkloadDeclared,
@@ -37,12 +48,25 @@ from steersman.model.ids import DeviceId, NodeId, RunId, WorkloadName
 from steersman.model.policy import Policy
 from steersman.model.reasons import Code, Reason, reason
 from steersman.model.resources import Device, Resources
-from steersman.model.workload import Artifact, Job, Workload
+from steersman.model.service import (
+    ApiKey,
+    ArtifactRef,
+    Gateway,
+    InputRange,
+    OnnxModel,
+    RequestLimits,
+    RolloutPolicy,
+    Scaling,
+    Service,
+)
+from steersman.model.workload import Artifact, Input, Job, ReplicaSpec, Workload
 
 NAME = WorkloadName("train")
 RUN = RunId("train.7")
 NODE = NodeId("node-0")
 DIGEST = "sha256:" + "0" * 64
+SERVICE = WorkloadName("digits")
+REPLICA = WorkloadName("digits.1")
 
 
 def _decisions() -> Decided:
@@ -67,8 +91,61 @@ def _decisions() -> Decided:
     )
 
 
+def _service() -> Service:
+    model = OnnxModel(artifact=ArtifactRef(workload=NAME, artifact="model"))
+    return Service(
+        name=SERVICE,
+        model=model,
+        resources=Resources(cpu_milli=1_000),
+        scaling=Scaling(max_replicas=4, queued_requests_milli=500, latency_p99_ms=50),
+        limits=RequestLimits(batch_size_max=16),
+        rollout=RolloutPolicy(surge_max=2),
+        inputs=(InputRange(name="x", minimum=0.0, maximum=16.0),),
+        slo_latency_p99_ms=50,
+    )
+
+
+def _replica() -> Workload:
+    body = Job(
+        run="",
+        inputs=(Input(name="model", workload=NAME, artifact="model", digest=DIGEST),),
+        program="replica",
+        replica=ReplicaSpec(service=SERVICE, revision=1, kind="onnx", batch_size_max=16),
+    )
+    return Workload(name=REPLICA, body=body, resources=Resources(cpu_milli=1_000))
+
+
+def _decisions_on_services() -> Decided:
+    crashed = reason(Code.REPLICA_CRASHED, replica=REPLICA, failures=3, exit_code=1)
+    needed = reason(Code.REPLICA_NEEDED, target=1)
+    return Decided(
+        observed_at=7,
+        decisions=(
+            Scale(workload=SERVICE, desired=2, since_ms=1_000, target=1, reason=reason(Code.SCALE_LOAD)),
+            Revise(workload=SERVICE, revision=1, model_digest=DIGEST, reason=reason(Code.FIRST_REVISION)),
+            Spawn(workload=SERVICE, revision=1, job=_replica(), reason=needed),
+            Promote(workload=SERVICE, revision=1, reason=reason(Code.ROLLED_OUT, replicas=1)),
+            FailRollout(workload=SERVICE, revision=2, reason=crashed),
+            Retire(workload=SERVICE, replica=REPLICA, reason=reason(Code.REPLICA_SURPLUS, target=0)),
+        ),
+    )
+
+
+def _of_services() -> tuple[Event, ...]:
+    key = ApiKey(name="team-a", digest="0" * 64, services=(SERVICE,), rate_milli=5_000, concurrency=8)
+    return (
+        ServiceDeclared(service=_service(), digest=DIGEST),
+        GatewayDeclared(gateway=Gateway(port=9_000, keys="required", hosts=("models.example",))),
+        ApiKeyCreated(key=key),
+        ApiKeyRevoked(name="team-a"),
+        Observed(now_ms=1_050, signals=(Signal(name="ongoing_milli", subject=SERVICE, value=None),)),
+        _decisions_on_services(),
+        RankReady(run=RUN, rank=0, at_ms=1_150, load_ms=40),
+    )
+
+
 def one_of_each() -> tuple[Event, ...]:
-    """Every event type once, in the order a home could have seen them."""
+    """Every event type at least once, with every kind of decision."""
     job = Job(run="python train.py", artifacts=(Artifact(name="model", path="model.onnx"),))
     node = Node(
         id=NODE, cpu_milli=2_000, memory_bytes=4 << 30, devices=(Device(id=DeviceId("gpu-0"), kind="A100"),)
@@ -90,6 +167,7 @@ def one_of_each() -> tuple[Event, ...]:
         RankExited(run=RUN, rank=0, at_ms=1_300, exit_code=0, completed=True),
         ArtifactPublished(run=RUN, workload=NAME, name="model", digest=DIGEST, size_bytes=1_024),
         ActionFailed(decision="7.2", detail="gerät weg ☹"),
+        *_of_services(),
         StopRequested(workload=NAME),
         RemoveRequested(workload=NAME),
     )

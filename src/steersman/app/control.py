@@ -56,6 +56,8 @@ from steersman.spec.parse import Parsed
 FOLD_WAIT_MS = 5_000
 """How long a writer waits for the fold of what it stored."""
 RANK_MAX = 100_000
+LISTENING_LOOK_MS = 100
+"""How often a waiting question is answered while the gateway does not listen yet."""
 
 
 class Control:
@@ -176,9 +178,10 @@ class Control:
     async def status(self, after: int | None = None, wait_ms: int = 0, *, owned: bool = False) -> StatusView:
         """Everything declared, and the nodes; first waits until something came after a position, or for
         `wait_ms`. With `owned` also the jobs that Steersman runs itself."""
-        if after is not None and self._engine.snapshot.position <= after and wait_ms > 0:
-            await self._engine.changed(min(wait_ms, WAIT_MS_MAX))
         snapshot = self._engine.snapshot
+        if after is not None and snapshot.position <= after and wait_ms > 0:
+            await self._engine.changed(min(wait_ms, self._wait_ms_max(snapshot)))
+            snapshot = self._engine.snapshot
         live = self._live(snapshot)
         return views.status(snapshot, self._engine.stats(), self._engine.progress, live, owned=owned)
 
@@ -267,6 +270,11 @@ class Control:
     def _lives(self, run: str, rank: int) -> bool:
         found = self._engine.snapshot.runs.get(run)
         return found is not None and rank < len(found.ranks) and found.ranks[rank].end is None
+
+    def _wait_ms_max(self, snapshot: Snapshot) -> int:
+        """How long a question may wait for news. That the gateway listens is no event of the journal."""
+        waits = len(snapshot.services) > 0 and not serving.listening(snapshot, self._live(snapshot))
+        return LISTENING_LOOK_MS if waits else WAIT_MS_MAX
 
     def _live(self, snapshot: Snapshot) -> serving.Live:
         """What is known of the gateway; nothing is read while there is no service."""

@@ -1,24 +1,43 @@
 """Prometheus text: figures read from the engine at the moment they are asked for, kept nowhere.
 
 A metric that a job did not report has no sample: missing is not zero.
+
+Figures of services are of those that are declared and of revisions that the state knows, so that nobody who
+sends requests can make more of them. Their counters are those of the gateway's processes added up since this
+control plane looks. While a process is silent what it carries is not known: gauges have no sample then, and
+counters stand still.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
-from prometheus_client.core import CollectorRegistry, CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CollectorRegistry,
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from steersman.app import service_metrics
+from steersman.app.serving import replica_states
 from steersman.app.views import LOSS, SAMPLES, STEP, STEPS_TOTAL, Progress
 from steersman.engine.engine import Engine
 from steersman.engine.stats import EngineStats
-from steersman.model.snapshot import Phase, RunState, Snapshot
-from steersman.sensors.figures import Figures
+from steersman.model.sketch import GAMMA
+from steersman.model.snapshot import Phase, RunState, ServiceState, Snapshot
+from steersman.ports.gateway import ModelStats
+from steersman.sensors.figures import Figures, sum_us
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Upper bounds of the buckets of durations, in seconds; a sketch's own bucket is within 2 % of its place."""
+US = 1_000_000
 
 _OF_JOBS = (
     ("steersman_job_step", "Step that the job reported last.", STEP),
@@ -40,7 +59,7 @@ class EngineCollector(Collector):
         snapshot = self._engine.snapshot
         yield from of_snapshot(snapshot)
         yield from of_jobs(snapshot, self._engine.progress)
-        yield from service_metrics.of_services(snapshot, self._figures)
+        yield from of_services(snapshot, self._figures)
         yield from of_engine(self._engine.stats(), snapshot)
 
 
@@ -120,3 +139,122 @@ def of_engine(stats: EngineStats, snapshot: Snapshot) -> Iterator[Metric]:
     yield CounterMetricFamily("steersman_failures", "Failures of the engine's tasks.", stats.failures)
     yield GaugeMetricFamily("steersman_healthy", "1 when the last cycle went well.", int(stats.healthy))
     yield GaugeMetricFamily("steersman_epoch", "How often this home was taken.", snapshot.epoch)
+
+
+# Services.
+
+
+class _Counted(NamedTuple):
+    service: str
+    revision: str
+    counts: ModelStats
+
+
+def of_services(snapshot: Snapshot, figures: Figures) -> Iterator[Metric]:
+    """All families, in a fixed order; those of a home without services are empty."""
+    states = [state for _, state in snapshot.services.sorted_items()]
+    counted = [item for state in states for item in _counted(state, figures)]
+    reached = [item for item in counted if item.revision != "0"]  # 0 never came to a replica
+    yield _requests(counted)
+    yield _durations(reached)
+    yield _rows(reached)
+    yield _replica_cpu(reached)
+    yield from _gauges(states, figures)
+    yield _replicas(snapshot, states)
+    cpu = CounterMetricFamily("steersman_gateway_cpu_seconds", "CPU time of the gateway's processes.")
+    if states:
+        cpu.add_metric([], figures.gateway_cpu_us / US)
+    yield cpu
+
+
+def _counted(state: ServiceState, figures: Figures) -> Iterator[_Counted]:
+    revisions = (state.serving, state.rolling, state.failed)
+    known = {0, *(item.number for item in revisions if item is not None)}
+    known |= {ref.revision for ref in state.replicas}
+    for revision, counts in figures.totals(state.spec.name).items():
+        if revision in known:
+            yield _Counted(state.spec.name, str(revision), counts)
+
+
+def _requests(counted: list[_Counted]) -> Metric:
+    family = CounterMetricFamily(
+        "steersman_requests",
+        "Requests of services that ended, by outcome.",
+        labels=["service", "revision", "outcome"],
+    )
+    for item in counted:
+        for outcome, count in sorted(item.counts.outcomes.items()):
+            family.add_metric([item.service, item.revision, outcome], count)
+    return family
+
+
+def _durations(counted: list[_Counted]) -> Metric:
+    family = HistogramMetricFamily(
+        "steersman_request_duration_seconds",
+        "From a request's arrival to its answer.",
+        labels=["service", "revision"],
+    )
+    for item in counted:
+        sketch = item.counts.latency_us
+        family.add_metric(
+            [item.service, item.revision], buckets=cumulative(sketch), sum_value=sum_us(sketch) / US
+        )
+    return family
+
+
+def cumulative(sketch: Mapping[int, int]) -> list[tuple[str, float]]:
+    """How many values of a sketch of microseconds are at most each bound, the last of which is +Inf."""
+    found: list[tuple[str, float]] = []
+    left = sorted(sketch.items(), reverse=True)
+    total = 0
+    for bound in BUCKETS_S:
+        while left and 2 * GAMMA ** left[-1][0] / (GAMMA + 1) <= bound * US:
+            total += left.pop()[1]
+        found.append((str(bound), total))
+    return [*found, ("+Inf", sum(sketch.values()))]
+
+
+def _rows(counted: list[_Counted]) -> Metric:
+    family = SummaryMetricFamily(
+        "steersman_batch_rows",
+        "Rows that went to replicas, and the batches that they went in.",
+        labels=["service", "revision"],
+    )
+    for item in counted:
+        family.add_metric([item.service, item.revision], item.counts.batches, item.counts.rows)
+    return family
+
+
+def _replica_cpu(counted: list[_Counted]) -> Metric:
+    family = CounterMetricFamily(
+        "steersman_replica_cpu_seconds",
+        "CPU time that replicas say their batches took.",
+        labels=["service", "revision"],
+    )
+    for item in counted:
+        family.add_metric([item.service, item.revision], item.counts.replica_cpu_us / US)
+    return family
+
+
+def _gauges(states: list[ServiceState], figures: Figures) -> Iterator[Metric]:
+    queue = GaugeMetricFamily("steersman_queue", "Requests that wait for a replica.", labels=["service"])
+    ongoing = GaugeMetricFamily(
+        "steersman_ongoing", "Requests under way, those that wait included.", labels=["service"]
+    )
+    for state in states if figures.known else ():
+        totals = figures.totals(state.spec.name).values()
+        if totals:
+            queue.add_metric([state.spec.name], sum(item.queued for item in totals))
+            ongoing.add_metric([state.spec.name], sum(item.ongoing for item in totals))
+    yield queue
+    yield ongoing
+
+
+def _replicas(snapshot: Snapshot, states: list[ServiceState]) -> Metric:
+    family = GaugeMetricFamily(
+        "steersman_replicas", "Replicas of services, by state.", labels=["service", "state"]
+    )
+    for state in states:
+        for name, count in replica_states(snapshot, state).items():
+            family.add_metric([state.spec.name, name], count)
+    return family

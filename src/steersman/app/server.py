@@ -43,10 +43,10 @@ def run_server(settings: Settings, environ: Mapping[str, str], announce: Announc
 
 async def _serve(settings: Settings, environ: Mapping[str, str], token: str, announce: Announce) -> None:
     stop = asyncio.Event()
-    with wired(settings, environ) as (parts, secrets), _signals(stop):
-        engine = Engine(parts)
+    with wired(settings, environ) as home, _signals(stop):
+        engine = Engine(home.parts)
         await engine.start()
-        control = Control(engine, parts, secrets, settings)
+        control = Control(engine, home.parts, home.secrets, settings, home.figures)
         with bind(settings.port) as listener:
             port = int(listener.getsockname()[1])
             here = describe_server(port, engine.snapshot.epoch)

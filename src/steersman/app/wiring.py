@@ -24,6 +24,8 @@ from steersman.model.errors import JournalCorrupt
 from steersman.model.events import HomeCreated
 from steersman.ports import run_dir
 from steersman.ports.journal import Journal
+from steersman.sensors.figures import Figures
+from steersman.sensors.gateway import GatewaySensor
 from steersman.sensors.runs import RunSensor
 
 HOME_ID_BYTES = 8
@@ -36,6 +38,7 @@ class Wired(NamedTuple):
 
     parts: Parts
     secrets: Secrets
+    figures: Figures
 
 
 @contextlib.contextmanager
@@ -63,13 +66,13 @@ def wired(settings: Settings, environ: Mapping[str, str]) -> Iterator[Wired]:
             )
         )
         held.callback(driver.close)
-        gateways = LocalGateways(settings.home)
+        gateways, clock, figures = LocalGateways(settings.home), SystemClock(), Figures()
         sealed = Secrets(settings.home)
         parts = Parts(
             journal=journal,
             drivers={driver.name: driver},
-            sensors=(RunSensor(driver),),
-            clock=SystemClock(),
+            sensors=(RunSensor(driver), GatewaySensor(gateways, clock, figures)),
+            clock=clock,
             build=build(),
             boot_id=boot_id(),
             open_secret=sealed.get,
@@ -78,7 +81,7 @@ def wired(settings: Settings, environ: Mapping[str, str]) -> Iterator[Wired]:
             gateways=gateways,
             libraries=libraries(),
         )
-        yield Wired(parts=parts, secrets=sealed)
+        yield Wired(parts=parts, secrets=sealed, figures=figures)
 
 
 def artifact_path(home: Path, digest: str) -> Path:

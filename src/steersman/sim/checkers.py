@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
-from steersman.model.decisions import Decision, Finish, Forget, Placement, Start, Stop
+from steersman.model.decisions import Decision, Finish, Forget, Placement, Spawn, Start, Stop
 from steersman.model.events import (
     CheckpointSaved,
     ControlPlaneStarted,
@@ -23,8 +23,10 @@ from steersman.model.events import (
     FleetDeclared,
     NodeHealth,
     RankExited,
+    RankReady,
     RankStarted,
     RankUnknown,
+    ServiceDeclared,
     WorkloadDeclared,
 )
 from steersman.model.fleet import Node
@@ -49,11 +51,13 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is known at the end. `acknowledged` are events with the positions that were answered."""
+    """All that is known at the end. `acknowledged` are events with the positions that were answered; `listed`
+    are keys that were told to end while the gateway's last word had them among its replicas."""
 
     history: tuple[tuple[int, Event], ...]
     lives: tuple[Life, ...] = ()
     acknowledged: tuple[tuple[int, Event], ...] = ()
+    listed: tuple[RankKey, ...] = ()
 
 
 # ---- plain accounts ---------------------------------------------------------------------------------------
@@ -209,7 +213,7 @@ def decided_before_seen(history: History) -> Violations:
         for decision in _decisions(event):
             if isinstance(decision, Start):
                 ranks[decision.run] = len(decision.placements)
-        if isinstance(event, RankStarted | RankExited | RankUnknown):
+        if isinstance(event, RankStarted | RankReady | RankExited | RankUnknown):
             if event.rank >= ranks.get(event.run, 0):
                 found.append(f"{position}: {event.run}/{event.rank} is heard of before it was decided")
         elif isinstance(event, CheckpointSaved) and event.run not in ranks:
@@ -230,13 +234,18 @@ def ends_agree(history: History) -> Violations:
 
 
 def final_is_final(history: History) -> Violations:
-    """After its end or its removal nothing is decided on a workload until it is declared again."""
+    """After its end or its removal nothing is decided on a workload or service until it is declared again, or
+    made again for those that need it."""
     found: Violations = []
     ended: dict[str, str] = {}
     for position, event in history:
         if isinstance(event, WorkloadDeclared):
             ended.pop(event.workload.name, None)
+        elif isinstance(event, ServiceDeclared):
+            ended.pop(event.service.name, None)
         for decision in _decisions(event):
+            if isinstance(decision, Spawn):
+                ended.pop(decision.job.name, None)
             how = ended.get(decision.workload)
             forgets = isinstance(decision, Forget) and how != "forgotten"
             if how is not None and not forgets:
@@ -338,6 +347,11 @@ def acknowledged_is_kept(evidence: Evidence) -> Violations:
     ]
 
 
+def let_go_before_told(evidence: Evidence) -> Violations:
+    """No replica was told to end while the gateway still sent requests to it."""
+    return [f"{_named(key)} was told to end and the gateway knew nothing of it" for key in evidence.listed]
+
+
 OF_HISTORY: tuple[Callable[[History], Violations], ...] = (
     without_gap,
     epochs_rise,
@@ -353,6 +367,7 @@ OF_EVIDENCE: tuple[Callable[[Evidence], Violations], ...] = (
     no_orphans,
     no_lost_exits,
     acknowledged_is_kept,
+    let_go_before_told,
 )
 
 

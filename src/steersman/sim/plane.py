@@ -27,9 +27,9 @@ from steersman.model.errors import DriverError, JournalWriteError, SteersmanErro
 from steersman.model.events import Event
 from steersman.ports.clock import Clock
 from steersman.ports.driver import Driver, RankKey, RankReport, StartOrder, StopOrder
+from steersman.ports.gateway import GatewayAddress, GatewayConfig, Gateways, GatewayStats
 from steersman.ports.journal import Head, Journal, Record, Verification
 from steersman.ports.sensor import Sensor
-from steersman.sim.gateways import SimGateways
 
 LATENCY_MS_MAX = 400
 """The longest that a driver takes for one call, in virtual milliseconds."""
@@ -66,6 +66,9 @@ class World(Protocol):
 
     @property
     def clock(self) -> Clock: ...
+
+    @property
+    def gateways(self) -> Gateways: ...
 
     def told(self, key: RankKey) -> None:
         """A decision's stop order reached the driver."""
@@ -104,7 +107,7 @@ class Plane:
                 open_secret=lambda name: name,
                 artifact_path=lambda digest: Path("artifacts") / digest,
                 new_home_id=lambda: "sim",
-                gateways=SimGateways(),
+                gateways=GatewaysGate(self),
                 reach=self.reach,
             )
         )
@@ -203,6 +206,27 @@ class JournalGate:
 
     def close(self) -> None:
         """The world keeps the journal."""
+
+
+class GatewaysGate:
+    """The gateway's files as one plane reaches them."""
+
+    def __init__(self, plane: Plane) -> None:
+        self._plane = plane
+
+    def socket(self, run: str) -> str:
+        return self._plane.world.gateways.socket(run)
+
+    def publish(self, config: GatewayConfig) -> None:
+        self._plane.reach("publish:sent")
+        self._plane.world.gateways.publish(config)
+        self._plane.reach("publish:done")
+
+    def observe(self, now_ms: int) -> tuple[GatewayStats, ...]:
+        return self._plane.world.gateways.observe(now_ms)
+
+    def address(self) -> GatewayAddress | None:
+        return self._plane.world.gateways.address()
 
 
 class DriverGate:

@@ -3,12 +3,13 @@
 Theory of operation. A seed first draws how much of each fault there will be, none of some (a swarm: one fixed
 mix hides what it never mixes). In the storm anything may fail, and only safety is asked for. Then the weather
 clears, and everything must converge within a bound of virtual time: every workload final, held or forgotten,
-no program alive, no object left; and the checkers are silent. What only ever refuses fails the second part.
+no program alive but replicas that are wanted and answer, no object left; and the checkers are silent. What only
+ever refuses fails the second part. Storms of an odd seed have services in them.
 """
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
@@ -19,14 +20,17 @@ from steersman.model.events import (
     FleetDeclared,
     PolicySet,
     RemoveRequested,
+    ServiceDeclared,
     StopRequested,
     WorkloadDeclared,
 )
 from steersman.model.fleet import Fleet, Node
 from steersman.model.ids import DeviceId, NodeId, WorkloadName
 from steersman.model.policy import Policy
+from steersman.model.reasons import Code
 from steersman.model.resources import Device, Resources
-from steersman.model.snapshot import FINAL_PHASES, Phase, Snapshot, WorkloadState
+from steersman.model.service import ArtifactRef, OnnxModel, RolloutPolicy, Scaling, Service
+from steersman.model.snapshot import FINAL_PHASES, Phase, RunState, ServiceState, Snapshot, WorkloadState
 from steersman.model.workload import Artifact, CheckpointPolicy, Input, Job, Retry, RetryEvent, Workload
 from steersman.ports.driver import ArtifactReport, Driver, RankKey, RankReport, StartOrder
 from steersman.ports.journal import Journal
@@ -34,6 +38,7 @@ from steersman.ports.sensor import Sensor
 from steersman.sim.checkers import Evidence, Life, violations
 from steersman.sim.clock import VirtualClock
 from steersman.sim.driver import Behaviour, SimDriver
+from steersman.sim.gateways import SimGateways
 from steersman.sim.plane import LATENCY_MS_MAX, InlineExecutor, Plane, Weather
 
 BEGIN_MS = 1_700_000_000_000
@@ -49,6 +54,7 @@ PLACES = (
     "*", "before-record", "after-record", "before-intent", "after-intent", "before-begin", "after-begin",
     "before-end", "after-end", "before-discard", "after-discard", "before-tune", "journal:append",
     "journal:appended", "start:sent", "start:done", "stop:sent", "stop:done", "observe:done", "discard:done",
+    "publish:sent", "publish:done",
 )  # fmt: skip
 
 
@@ -86,6 +92,9 @@ class Storm:
         self._acknowledged: list[tuple[int, Event]] = []
         self._clients: set[asyncio.Task[None]] = set()
         self._names = [WorkloadName(f"job-{number}") for number in range(self.chance.randint(3, 9))]
+        self._services = [WorkloadName(f"service-{number}") for number in range(2 if seed % 2 else 0)]
+        self.gateways = SimGateways()
+        self._listed: list[RankKey] = []
         self._swarm = self._draw_swarm()
 
     def _draw_swarm(self) -> dict[str, int]:
@@ -96,11 +105,18 @@ class Storm:
     # What the planes' gates and the driver ask of a world.
 
     def told(self, key: RankKey) -> None:
+        config = self.gateways.published[-1] if self.gateways.published else None
+        revisions = () if config is None else [each for one in config.services for each in one.revisions]
+        if any(target.run == key.run for each in revisions for target in each.replicas):
+            self._listed.append(key)
         if key in self.driver.starts:
             self._told.setdefault(key, self.journal.head().position)
 
     def _program(self, order: StartOrder) -> Behaviour:
         own = random.Random(f"{self.seed}/{order.key.run}/{order.key.rank}")  # noqa: S311 - the same
+        if order.job.program != "command":
+            self._began[order.key] = self.journal.head().position
+            return _serving(own, good=self._calm)
         artifacts = tuple(
             ArtifactReport(name=item.name, digest=f"sha256:{order.key.run}", size_bytes=1)
             for item in order.job.artifacts
@@ -168,6 +184,7 @@ class Storm:
                 for report in reports
             ),
             acknowledged=tuple(self._acknowledged),
+            listed=tuple(self._listed),
         )
 
     async def _plane(self) -> Plane:
@@ -274,6 +291,8 @@ class Storm:
 
     def _command(self) -> Event:
         chance = self.chance
+        if self._services and chance.random() < 0.4:
+            return self._service_command(chance.choice(self._services))
         name = chance.choice(self._names)
         match chance.choice(("up", "up", "up", "stop", "down")):
             case "up":
@@ -290,6 +309,35 @@ class Storm:
                 return StopRequested(workload=name)
             case _:
                 return RemoveRequested(workload=name)
+
+    def _service_command(self, name: WorkloadName) -> Event:
+        chance = self.chance
+        before = self.planes[-1].engine.snapshot.services.get(name)
+        match chance.choice(("up", "up", "up", "up", "stop", "down")):
+            case "up":
+                spec, restarts = self._service(name), True
+                if before is not None and chance.random() < 0.4:  # other bounds are no other revision
+                    spec, restarts = msgspec.structs.replace(before.spec, scaling=spec.scaling), False
+                return ServiceDeclared(service=spec, digest=f"{chance.random()}", restarts=restarts)
+            case "stop":
+                return StopRequested(workload=name)
+            case _:
+                return RemoveRequested(workload=name)
+
+    def _service(self, name: WorkloadName) -> Service:
+        chance = self.chance
+        least = chance.choice((0, 1, 1, 2))
+        source = ArtifactRef(workload=chance.choice(self._names), artifact="out")
+        digest = chance.choice(("sha256:1", "sha256:2"))
+        return Service(
+            name=name,
+            model=chance.choice((OnnxModel(path="/m", digest=digest), OnnxModel(artifact=source))),
+            resources=Resources(cpu_milli=chance.choice((200, 500))),
+            scaling=Scaling(min_replicas=least, max_replicas=least + 1),
+            rollout=RolloutPolicy(surge_max=1, ready_timeout_ms=6_000, crashes_max=chance.choice((1, 3))),
+            stop_grace_ms=chance.choice((0, 500, 3_000)),
+            priority=chance.choice((0, 1, 3)),
+        )
 
     def _fleet(self) -> Fleet:
         chance = self.chance
@@ -347,6 +395,30 @@ _FAULTS: dict[str, Callable[[Behaviour], Behaviour]] = {
 }
 
 
+def _serving(own: random.Random, *, good: bool) -> Behaviour:
+    """A replica, or the gateway: serves until it is told to end, unless something is wrong with it."""
+    sane = Behaviour(
+        run_ms=None,
+        ready_ms=own.choice((1, 400, 2_000)),
+        ignores_term=own.random() < 0.2,
+        term_ms=own.choice((0, 50, 900)),
+        term_code=own.choice((0, None)),
+    )
+    if good:
+        return sane
+    match own.choice(("", "", "", "hangs", "crashes", "hopeless", "tires")):
+        case "hangs":
+            return msgspec.structs.replace(sane, ready_ms=None)
+        case "crashes":
+            return msgspec.structs.replace(sane, run_ms=own.choice((0, 300)), exit_code=1)
+        case "hopeless":
+            return msgspec.structs.replace(sane, run_ms=10, exit_code=78, ready_ms=None)
+        case "tires":
+            return msgspec.structs.replace(sane, run_ms=own.choice((3_000, 15_000)), signal=11)
+        case _:
+            return sane
+
+
 def _settled(state: WorkloadState) -> bool:
     """Final, or held for a reason that only somebody else can mend."""
     return state.phase in FINAL_PHASES or (state.phase is Phase.DECLARED and state.reason is not None)
@@ -356,9 +428,37 @@ def _restless(snapshot: Snapshot) -> list[str]:
     found = [
         f"{name} is {state.phase.value}"
         for name, state in snapshot.workloads.sorted_items()
-        if not _settled(state) or state.removing
+        if state.spec.body.program == "command" and (not _settled(state) or state.removing)
     ]
-    return found + [f"{run} has not ended" for (run,) in snapshot.indexes.live]
+    for _, service in snapshot.services.sorted_items():
+        found += _unserved(snapshot, service)
+    for (run,) in snapshot.indexes.live:
+        state = snapshot.workloads[snapshot.runs[run].workload]
+        wanted = state.spec.body.program == "gateway" or state.service is not None
+        if not wanted or state.removing:
+            found.append(f"{run} has not ended")
+    return found
+
+
+def _unserved(snapshot: Snapshot, service: ServiceState) -> Iterator[str]:
+    """What of a service is not as declared. Two things nobody here can mend: no model, and no room."""
+    name = service.spec.name
+    if service.removing or (service.stop_requested and service.replicas):
+        yield f"{name} still has replicas"
+    if service.stop_requested or service.removing:
+        return
+    jobs = [snapshot.workloads[ref.name] for ref in service.replicas]
+    waits = service.reason is not None and service.reason.code in (Code.WAITING_INPUT, Code.INPUT_FAILED)
+    crowded = any(job.phase is Phase.QUEUED for job in jobs)
+    if waits or crowded:
+        return
+    serving = service.serving
+    if serving is None or service.rolling is not None:
+        yield f"{name} has not rolled out"
+    runs = [snapshot.runs[job.run] for job in jobs if job.run is not None]
+    ready = [run for run in runs if run.state is RunState.RUNNING and run.ready_ms is not None]
+    if not len(ready) == len(jobs) == service.target:
+        yield f"{name} has {len(ready)} of {service.target} ready"
 
 
 def storm(seed: int, journal: Journal, sensor: Callable[[Driver], Sensor]) -> Outcome:

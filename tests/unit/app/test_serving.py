@@ -6,7 +6,7 @@ from tests.scenarios.home import fleet, job, node
 from tests.unit.app.test_views import _samples
 from tests.unit.explain.served import Served, service
 
-from steersman.app import service_metrics, serving, views
+from steersman.app import metrics, serving, views
 from steersman.app.cli import table
 from steersman.app.cli.up import _failed
 from steersman.app.wire import ServiceRow
@@ -287,7 +287,7 @@ def test_a_row_of_a_job_does_not_tell_what_is_over() -> None:
 
 
 def _metrics(home: Served, figures: Figures) -> dict[tuple[str, ...], float]:
-    families: list[Metric] = list(service_metrics.of_services(home.snapshot, figures))
+    families: list[Metric] = list(metrics.of_services(home.snapshot, figures))
     return _samples(families)
 
 

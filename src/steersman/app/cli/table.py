@@ -79,8 +79,8 @@ def service_phase(row: ServiceRow) -> str:
 
 def service_line(row: ServiceRow) -> str:
     """``serving (2/2, revision 1): 2 replicas are ready``."""
-    counts = ", ".join(part for part in (ready(row), revision(row) and f"revision {revision(row)}") if part)
-    return f"{service_phase(row)} ({counts}): {row.reason}"
+    which = f", revision {revision(row)}" if revision(row) else ""
+    return f"{service_phase(row)} ({row.ready}/{row.target}{which}): {row.reason}"
 
 
 def ready(row: ServiceRow) -> str:

@@ -1,0 +1,13 @@
+"""The names of the signals on services: what a sensor says, what autoscale reads, what people are shown.
+
+Each name ends with its unit. A signal that is unknown has the value None, which is not zero.
+"""
+
+ONGOING = "ongoing_milli"
+"""Requests in flight and waiting, the mean over the look-back, in thousandths."""
+QUEUED = "queued_milli"
+"""Those that wait for a replica, likewise."""
+LATENCY = "latency_p99_us"
+"""The 99th percentile of the time from a request's arrival to its answer, over the look-back."""
+ARRIVALS = "arrivals_milli"
+"""Requests a second that came, in thousandths."""

@@ -1,0 +1,241 @@
+"""Services in words: why so many replicas, which revision, what is in the way, and what happened."""
+
+import pytest
+from tests.scenarios.home import RESUMABLE, job, published_by
+from tests.unit.explain.served import Served, service
+
+from steersman.explain.history import Moment, decision_words, history, is_of
+from steersman.explain.services import explain_service, standing
+from steersman.explain.words import describe, fix, signal_words
+from steersman.explain.workload import Explanation, explain
+from steersman.model.decisions import FailRollout, Promote, Retire, Revise, Scale
+from steersman.model.errors import ConflictError
+from steersman.model.events import RankExited, RankStarted
+from steersman.model.ids import WorkloadName
+from steersman.model.reasons import Code, reason
+from steersman.model.service import Scaling
+from steersman.model.signals import ARRIVALS, LATENCY, ONGOING, QUEUED
+from steersman.model.workload import Retry
+
+ELASTIC = Scaling(
+    min_replicas=1,
+    max_replicas=4,
+    initial_replicas=2,
+    queued_requests_milli=1_000,
+    latency_p99_ms=50,
+    upscale_delay_ms=5_000,
+)
+
+
+def explained(home: Served) -> Explanation:
+    records = [(item.position, item.at_ms, item.event) for item in home.log]
+    return explain_service(home.snapshot, "digits", records)
+
+
+def up(cores: int = 8, scaling: Scaling = ELASTIC) -> Served:
+    home = Served(cores)
+    home.serve(service(scaling=scaling))
+    home.bring_up()
+    return home
+
+
+def test_why_so_many_with_the_votes_and_the_delay() -> None:
+    home = up()
+    home.hear((ONGOING, 7_000), (QUEUED, 500), (LATENCY, 20_000), (ARRIVALS, 90_000))
+    home.cycle(after_ms=2_000)
+    found = explained(home)
+    facts = "\n".join(found.facts)
+    assert found.size == "2 of 1 to 4 replicas of 1 core(s), 1 GiB of memory each"
+    assert "wants 4 since 2s, waits 3s: 7 requests in flight or waiting on average" in facts
+    assert "a vote for 4: 7 requests" in facts
+    assert "a vote for 0: 0.5 requests waiting on average; more than 1 per replica is too many" in facts
+    assert "the 99th percentile of the latency is 20 ms, its limit 50 ms" in facts
+    assert "the rate of requests: 90 a second (as of 2s ago)" in facts
+    home.cycle(after_ms=3_000)
+    assert explained(home).size.startswith("4 of 1 to 4 replicas")
+    words = [moment.words for moment in explained(home).moments]
+    assert any(word.startswith("2 replicas, 4 wanted: 7 requests") for word in words)
+    assert any(word.startswith("4 replicas: 7 requests") for word in words)
+
+
+def test_an_unknown_signal_holds_and_says_which() -> None:
+    home = up()
+    home.hear((ONGOING, None))
+    facts = "\n".join(explained(home).facts)
+    assert "the number of requests under way is not known, so the number is held" in facts
+    assert "the number of requests under way: not known" in facts
+
+
+def test_a_fixed_number_is_told_as_declared() -> None:
+    home = up(scaling=Scaling(min_replicas=2, max_replicas=2))
+    found = explained(home)
+    assert found.size.startswith("2 replica(s)")
+    assert not any("vote" in fact for fact in found.facts)
+    assert found.where == "2 of 2 replica(s) answer, revision 1 serves"
+
+
+def test_who_is_in_the_way_of_a_replica() -> None:
+    home = Served(cores=3)
+    home.up(job("train", cores=2, priority=5, checkpoint=RESUMABLE))
+    home.begin("train")
+    home.serve(service(scaling=ELASTIC))
+    home.bring_up()
+    found = explained(home)
+    assert found.why.startswith("digits.2: no node has enough free cores now")
+    assert found.code == "no-cores"
+    assert found.refused == (("no-cores", 1),)
+    assert {rival.workload for rival in found.rivals} >= {"train"}
+    assert found.fix is not None
+
+
+def test_what_never_fits_gets_the_nearest_fix() -> None:
+    home = Served(cores=2)
+    home.serve(service(cores=9))
+    assert (explained(home).fix or "").startswith("ask for at most cpus: 2")
+
+
+def test_why_a_rollout_failed_and_where_to_look() -> None:
+    home = up()
+    home.serve(service(scaling=ELASTIC, envs=(("A", "1"),)))
+    name = home.service().replicas[-1].name
+    assert "revision 2 is on its way with 0 ready" in explained(home).where
+    home.crash(name, exit_code=78)
+    found = explained(home)
+    facts = "\n".join(found.facts)
+    assert found.why.startswith(f"revision 2 was given up: {name} exited with 78 before it was ready")
+    assert "revision 1 serves on" in found.why
+    assert f"(it says that its model can never be loaded); hint: steer logs {name}" in facts
+    assert f"steer logs {name}" in (found.fix or "")
+    words = [moment.words for moment in found.moments]
+    assert any(word.startswith("give up revision 2; what served before serves on: ") for word in words)
+    assert any(word.startswith(f"drain and end {name}: ") for word in words)
+    assert f"{name}: exited with 78" in words
+
+
+def test_the_life_of_a_service_in_order() -> None:
+    home = up()
+    moments = explained(home).moments
+    words = [moment.words for moment in moments]
+    assert words[0] == "declared, priority 0, 1 to 4 replicas"
+    assert words[1] == "begin revision 1: the first revision"
+    assert "digits.1: answers requests; loading took 500ms" in words
+    assert any("revision 1 has taken over with 2 replicas ready" in word for word in words)
+    assert [moment.at_ms for moment in moments] == sorted(moment.at_ms for moment in moments)
+    gateway = history("steersman.gateway", [(i.position, i.at_ms, i.event) for i in home.log])
+    assert gateway
+    assert not any("digits" in moment.words for moment in gateway)
+
+
+def test_names_that_only_look_alike_are_not_of_the_service() -> None:
+    assert is_of("digits", "digits")
+    assert is_of("digits.12", "digits")
+    assert not is_of("digits.x", "digits")
+    assert not is_of("digits-2.1", "digits")
+    assert not is_of("digits.1.2", "digits")
+
+
+def test_an_unknown_service() -> None:
+    with pytest.raises(ConflictError, match="no service"):
+        explain_service(Served().snapshot, "digits", ())
+
+
+def test_what_a_standing_says_while_the_gateway_is_away() -> None:
+    home = up()
+    assert standing(home.snapshot, home.service(), listening=True).phase == "serving"
+    assert standing(home.snapshot, home.service(), listening=False).phase == "starting"
+
+
+@pytest.mark.parametrize(
+    ("decision", "words"),
+    [
+        (
+            Scale(
+                workload=WorkloadName("s"),
+                desired=1,
+                since_ms=0,
+                target=1,
+                reason=reason(Code.SCALE_COLD_START, cold_start_ms=40_000, timeout_ms=30_000),
+            ),
+            "1 replica: one replica stays: a start takes 40s, and a request may wait 30s",
+        ),
+        (
+            Revise(
+                workload=WorkloadName("s"),
+                revision=3,
+                model_digest=None,
+                reason=reason(Code.MODEL_CHANGED, revision=2),
+            ),
+            "begin revision 3: its model changed since revision 2",
+        ),
+        (
+            Promote(
+                workload=WorkloadName("s"),
+                revision=3,
+                reason=reason(Code.ROLLED_OUT, revision=3, replicas=1),
+            ),
+            "revision 3 has taken over with 1 replica ready",
+        ),
+        (
+            FailRollout(
+                workload=WorkloadName("s"),
+                revision=3,
+                reason=reason(Code.REPLICA_STUCK, replica="s.4", ready_timeout_ms=120_000),
+            ),
+            "give up revision 3; what served before serves on: s.4 did not get ready within 2m",
+        ),
+        (
+            Retire(
+                workload=WorkloadName("s"),
+                replica=WorkloadName("s.1"),
+                reason=reason(Code.REPLICA_SURPLUS, target=1),
+            ),
+            "drain and end s.1: 1 replica is enough",
+        ),
+    ],
+)
+def test_decisions_in_words(decision: Scale | Revise | Promote | FailRollout | Retire, words: str) -> None:
+    assert decision_words(decision) == words
+
+
+def test_signals_in_words() -> None:
+    assert signal_words(LATENCY, 12_300) == "the latency: 12.3 ms"
+    assert signal_words("other", None) == "other: not known"
+
+
+# Fixes of what jobs are told.
+
+
+def test_a_fix_names_the_job_and_its_rank() -> None:
+    why = reason(Code.EVENT_NOT_RETRIED, event="error", cause="exited", exit_code=1, rank=1)
+    assert (fix(why, "train") or "").startswith("see its log (steer logs train --rank 1); ")
+    home = Served()
+    home.up(job("train", ranks=2, retry=Retry(on_events=())))
+    home.begin("train")
+    home.end("train", rank=1, code=3)
+    home.end("train", rank=0, signal=15)
+    found = explain(home.snapshot, "train", ())
+    assert "steer logs train --rank" in (found.fix or "")
+    assert "NAME" not in (found.fix or "")
+
+
+def test_a_job_without_a_retry_policy_is_told_that_it_has_none() -> None:
+    words = describe(reason(Code.EVENT_NOT_RETRIED, event="error", exit_code=1))
+    assert words == "exited with 1; it has no retry policy for the event 'error'"
+
+
+def test_what_a_run_left_behind_comes_after_its_end() -> None:
+    home = Served()
+    home.up(job("train", artifacts=["model"]))
+    home.begin("train")
+    run = home.run("train")
+    ended_ms = home.now_ms + 100
+    home.cycle(
+        published_by(run, "train", "model"),
+        RankExited(run=run.id, rank=0, at_ms=ended_ms, exit_code=0),
+        after_ms=5_000,
+    )
+    moments: tuple[Moment, ...] = history("train", [(i.position, i.at_ms, i.event) for i in home.log])
+    codes = [moment.code for moment in moments]
+    assert codes.index("rank-exited") < codes.index("artifact-published")
+    assert [moment.at_ms for moment in moments] == sorted(moment.at_ms for moment in moments)
+    assert RankStarted(run=run.id, rank=0, pid=1, at_ms=0).pid == 1
