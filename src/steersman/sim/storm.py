@@ -3,7 +3,7 @@
 Theory of operation. A seed first draws how much of each fault there will be, none of some (a swarm: one fixed
 mix hides what it never mixes). In the storm anything may fail, and only safety is asked for. Then the weather
 clears, and everything must converge within a bound of virtual time: every workload final, held or forgotten,
-no program alive but replicas that are wanted and answer, no object left; and the checkers are silent. What only
+no program alive but replicas that are wanted and answer, no object left; the checkers are silent. What only
 ever refuses fails the second part. Storms of an odd seed have services in them.
 """
 

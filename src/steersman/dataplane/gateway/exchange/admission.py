@@ -6,8 +6,8 @@ the fair share of its caller: a flood of one caller does not refuse another's), 
 and until the first of the batches under way should be done when no replica is idle; rows that go in its own
 batch are not ahead of it. The predicted finish adds the promise of the call's own batch. Refused is what
 would finish after its deadline, and what would wait longer than the service's latency objective leaves room
-for: then those who are let in keep to the objective whatever the load. Without an objective the wait may be
-WAIT_RUNS batches, or WAIT_S_MIN if that is more.
+for: then those who are let in keep to the objective whatever the load. Without an objective a call waits as
+long as its deadline lets it: nobody has said that this is too long.
 
 A prediction that refuses everything could never be corrected, so an idle replica that has measured nothing
 for PROBE_S gets a call whatever is predicted.
@@ -17,9 +17,6 @@ from steersman.dataplane.gateway.call import Answer, Call
 from steersman.dataplane.gateway.exchange.credits import Credits
 from steersman.dataplane.gateway.exchange.queue import Bucket, FairQueue
 
-WAIT_RUNS = 10
-WAIT_S_MIN = 0.1
-"""Without a latency objective a call may have to wait as many batches, or this, whichever is more."""
 PROBE_S = 1.0
 SHARED_PART = 8
 """Where callers have keys, the last eighth of the queue is for those who hold less than an eighth of it."""
@@ -69,9 +66,8 @@ class Refusals:
             error = f"it would be answered {_ms(-spare_s)} ms after its deadline"
             return Answer("deadline", error=error, retry_after_s=_retry(-spare_s))
         if objective_s is None:
-            allowed_s = max(WAIT_RUNS * run_s, WAIT_S_MIN)
-        else:
-            allowed_s = max(objective_s, 2 * model.promise(1)) - run_s  # none keeps to less than two batches
+            return None
+        allowed_s = max(objective_s, 2 * model.promise(1)) - run_s  # none keeps to less than two batches
         if wait_s <= allowed_s:
             return None
         error = f"it would wait {_ms(wait_s)} ms for a replica; {_ms(allowed_s)} ms is the most"
