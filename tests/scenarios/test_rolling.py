@@ -220,6 +220,22 @@ def test_a_second_change_while_the_first_rolls() -> None:
     assert (fewest_ready(shop, begun), most_at_once(shop, begun)) == (3, 4)
 
 
+def test_a_second_change_that_fails_while_the_first_was_half_done() -> None:
+    """Back to what serves, without a gap: what the abandoned one has ready goes as that gets ready again."""
+    shop = up(ROOMY, spec=version("v1", 3))
+    begun = len(shop.cycles)
+    shop.serve(version("v2", 3))
+    while shop.ready(revision=2) < 2:
+        shop.cycle(*shop.world(), after_ms=100)
+    shop.broken = {3: 78}
+    shop.serve(version("v3", 3))
+    shop.pass_ms(10_000)
+    shop.rest()
+    assert decided(shop, FailRollout) == ["replica-crashed"]
+    assert len(shop.names()) == len(shop.names(revision=1)) == 3
+    assert (fewest_ready(shop, begun), most_at_once(shop, begun)) == (3, 4)
+
+
 def test_a_second_change_while_the_first_hangs() -> None:
     """The surge is taken by a replica that never gets ready: it goes at once, for it never served."""
     shop = up(fleet(node("here", cores=3)), spec=version("v1"))

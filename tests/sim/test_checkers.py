@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 from msgspec.structs import replace
 
-from steersman.model.decisions import Decision, Finish, Forget, Placement, Start, Stop
+from steersman.model.decisions import Decision, Finish, Forget, Placement, Spawn, Start, Stop
 from steersman.model.events import (
     CheckpointSaved,
     ControlPlaneStarted,
@@ -16,7 +16,9 @@ from steersman.model.events import (
     NodeHealth,
     Observed,
     RankExited,
+    RankReady,
     RankStarted,
+    ServiceDeclared,
     StopRequested,
     WorkloadDeclared,
 )
@@ -24,6 +26,7 @@ from steersman.model.fleet import Fleet, Node
 from steersman.model.ids import DeviceId, NodeId, RunId, WorkloadName
 from steersman.model.reasons import Code, reason
 from steersman.model.resources import Device, Resources
+from steersman.model.service import CallableModel, Service
 from steersman.model.workload import Job, Workload
 from steersman.ports.driver import RankKey
 from steersman.sim.checkers import OF_EVIDENCE, OF_HISTORY, Evidence, Life, violations
@@ -78,6 +81,13 @@ def test_a_right_history_is_silent() -> None:
     assert violations(Evidence(history=())) == []
 
 
+SHOP = ServiceDeclared(
+    service=Service(name=WorkloadName("shop"), model=CallableModel(target="m:f"), resources=Resources()),
+    digest="",
+)
+SHOP_FORGET = Forget(workload=SHOP.service.name, reason=FORGET.reason)
+SPAWN = Spawn(workload=SHOP.service.name, revision=1, job=DECLARED.workload, reason=FORGET.reason)
+READY = RankReady(run=START.run, rank=0, at_ms=1, load_ms=1)
 SECOND = replace(START, run=RunId("a.9"))
 FOREIGN = replace(START, placements=(replace(PLACED, node=NodeId("elsewhere")),))
 BAD_HISTORIES: list[tuple[str, Sequence[Event], str]] = [
@@ -102,6 +112,8 @@ BAD_HISTORIES: list[tuple[str, Sequence[Event], str]] = [
     ("final_is_final", [decided(FINISH), decided(START)], "Start of a, which is succeeded"),
     ("final_is_final", [decided(FINISH), decided(FINISH)], "Finish of a"),
     ("final_is_final", [decided(FORGET), decided(FORGET)], "which is forgotten"),
+    ("final_is_final", [decided(SHOP_FORGET), decided(SPAWN)], "Spawn of shop, which is forgotten"),
+    ("decided_before_seen", [READY], "before it was decided"),
 ]  # fmt: skip
 
 
@@ -121,6 +133,9 @@ RIGHT_HISTORIES: list[Sequence[Event]] = [
     [decided(START), NodeHealth(node=NODE.id, health="unknown")],
     [decided(START), FleetDeclared(fleet=Fleet(name="f", nodes=())), EXITED],
     [decided(FINISH), decided(FORGET), DECLARED, decided(START)],
+    [decided(SHOP_FORGET), SHOP, decided(SPAWN)],
+    [decided(FINISH), decided(FORGET), decided(SPAWN), decided(START)],
+    [decided(START), STARTED, READY],
 ]
 
 
@@ -142,6 +157,7 @@ BAD_EVIDENCE: list[tuple[str, Evidence, str]] = [
     ("no_lost_exits", Evidence(history=LIVE, lives=(LIFE,)), "0 of its recorded ends count"),
     ("no_lost_exits", Evidence(history=ENDED, lives=(replace(LIFE, exit_code=0),)), "ended with code 0"),
     ("no_lost_exits", Evidence(history=ENDED, lives=(replace(LIFE, exit_code=None, signal=9),)), "signal 9"),
+    ("let_go_before_told", Evidence(history=ENDED, lives=(LIFE,), listed=(LIFE.key,)), "knew nothing of it"),
     ("acknowledged_is_kept", Evidence(history=ENDED, acknowledged=((4, EXITED),)), "was acknowledged"),
     ("acknowledged_is_kept", Evidence(history=ENDED, acknowledged=((99, DECLARED),)), "was acknowledged"),
 ]  # fmt: skip

@@ -12,19 +12,22 @@ from steersman.decide import fit
 from steersman.engine import act, engine
 from steersman.engine.engine import Engine
 from steersman.engine.orders import Begin, Order, Sweep, after_decisions, sweep
-from steersman.model.decisions import Plan
+from steersman.model.decisions import Forget, Plan
 from steersman.model.errors import JournalWriteError
 from steersman.model.events import ControlPlaneStarted, Decided, Event, RankExited
 from steersman.model.snapshot import Run, Snapshot
 from steersman.ports.driver import RankKey, RankReport, StartOrder
 from steersman.sensors import runs
 from steersman.sim.driver import SimDriver
+from steersman.state import services
+from steersman.state.draft import Draft
 from steersman.state.fold import fold
 
 HONEST_INTEND = Engine._intend
 HONEST_RECORD = Engine._record
 HONEST_ENDED = runs._ended
 HONEST_START = SimDriver.start
+HONEST_PUBLISH = Engine._publish
 
 
 def no_sweep(*_: object) -> Sweep:
@@ -106,6 +109,20 @@ def nobody_is_missed(*_: object) -> Iterator[Event]:
     return iter(())
 
 
+async def published_later(self: Engine) -> bool:
+    async def later() -> None:
+        await asyncio.sleep(0)
+        await self._parts.clock.sleep_ms(500)
+        await HONEST_PUBLISH(self)
+
+    self._later = asyncio.create_task(later())  # type: ignore[attr-defined]  # kept, or it would be collected
+    return True
+
+
+def forgets_nothing(draft: Draft, decision: Forget) -> bool:
+    return draft.services.get(decision.workload) is not None
+
+
 BUGS: list[tuple[str, int, tuple[Plant, ...], str]] = [
     ("nobody acts", 3, ((engine, "after_decisions", no_orders), (engine, "sweep", no_sweep)), "not calm"),
     ("no sweep", 5, ((engine, "sweep", no_sweep),), "not calm"),
@@ -122,7 +139,9 @@ BUGS: list[tuple[str, int, tuple[Plant, ...], str]] = [
     ("begun twice", 5, ((engine, "after_decisions", twice), (SimDriver, "start", start_forgets)),
      "begun_once"),
     ("stale decisions are taken", 60, ((engine, "still_valid", unchecked),), ""),
-    ("what has vanished is waited for", 24, ((runs, "missing", nobody_is_missed),), "not calm"),
+    ("what has vanished is waited for", 24, ((runs, "missing", nobody_is_missed),), "not calm|gone"),
+    ("the gateway is told too late", 24, ((Engine, "_publish", published_later),), "let_go_before_told"),
+    ("an ended service is decided on", 24, ((services, "forget", forgets_nothing),), ""),
 ]  # fmt: skip
 
 

@@ -14,7 +14,7 @@ gateway is a job too: there is one while there is a service.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 from steersman.model.decisions import (
     Decision,
@@ -352,6 +352,8 @@ def replica_job(state: ServiceState, revision: Revision, number: int) -> Workloa
             )
         case CallableModel():
             target, python = spec.model.target, spec.model.python
+        case _:
+            assert_never(spec.model)
     serves = ReplicaSpec(
         service=spec.name,
         revision=revision.number,

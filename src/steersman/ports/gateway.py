@@ -120,8 +120,8 @@ class Gateways(Protocol):
 
     Contract: `publish` is durable enough that a reader sees the old or the new configuration whole; it
     raises DriverError when it cannot. `observe` returns what can be read and is not older than
-    STATS_STALE_MS; an empty answer means unknown. It changes nothing. `address` is where the gateway said that
-    it listens, None before it ever did. `socket` is where the replica of a run listens, once it does.
+    STATS_STALE_MS; an empty answer means unknown. It changes nothing. `address` is where the gateway said
+    that it listens, None before it ever did. `socket` is where the replica of a run listens, once it does.
     """
 
     def socket(self, run: str) -> str: ...

@@ -263,12 +263,13 @@ class Storm:
         return [f"not calm after {CALM_MS_MAX} ms: {item}" for item in restless]
 
     async def _left(self) -> list[str]:
-        """Objects that live, or that nobody has forgotten though their run was judged."""
+        """Objects that live and serve nobody, or that nobody has forgotten though their run was judged."""
         snapshot = self.planes[-1].engine.snapshot
         return [
             f"{report.key.run}/{report.key.rank} is {report.state} and not forgotten"
             for report in await self.driver.observe()
-            if report.state != "exited" or report.key.run not in snapshot.runs
+            if report.key.run not in snapshot.runs
+            or (report.state != "exited" and not _serves(snapshot, report.key.run))
         ]
 
     # Clients.
@@ -419,25 +420,29 @@ def _serving(own: random.Random, *, good: bool) -> Behaviour:
             return sane
 
 
-def _settled(state: WorkloadState) -> bool:
-    """Final, or held for a reason that only somebody else can mend."""
-    return state.phase in FINAL_PHASES or (state.phase is Phase.DECLARED and state.reason is not None)
+def _settled(state: WorkloadState, *, shared: bool) -> bool:
+    """Final, or held for a reason that only somebody else can mend; where services share the fleet, their
+    replicas may hold what it waits for."""
+    waits = (Phase.DECLARED, Phase.QUEUED) if shared else (Phase.DECLARED,)
+    return state.phase in FINAL_PHASES or (state.phase in waits and state.reason is not None)
 
 
 def _restless(snapshot: Snapshot) -> list[str]:
+    shared = len(snapshot.services) > 0
     found = [
         f"{name} is {state.phase.value}"
         for name, state in snapshot.workloads.sorted_items()
-        if state.spec.body.program == "command" and (not _settled(state) or state.removing)
+        if state.spec.body.program == "command" and (not _settled(state, shared=shared) or state.removing)
     ]
     for _, service in snapshot.services.sorted_items():
         found += _unserved(snapshot, service)
-    for (run,) in snapshot.indexes.live:
-        state = snapshot.workloads[snapshot.runs[run].workload]
-        wanted = state.spec.body.program == "gateway" or state.service is not None
-        if not wanted or state.removing:
-            found.append(f"{run} has not ended")
-    return found
+    return found + [f"{run} has not ended" for (run,) in snapshot.indexes.live if not _serves(snapshot, run)]
+
+
+def _serves(snapshot: Snapshot, run: str) -> bool:
+    """Whether a run is of a replica, or of the gateway, that is wanted."""
+    state = snapshot.workloads[snapshot.runs[run].workload]
+    return state.spec.body.program != "command" and not state.removing
 
 
 def _unserved(snapshot: Snapshot, service: ServiceState) -> Iterator[str]:

@@ -5,7 +5,7 @@ that. A decision that no longer holds is dropped and counted, and its subject is
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, assert_never
 
 from steersman.model.decisions import (
     Admit,
@@ -61,6 +61,8 @@ def _service_holds(draft: Draft, decision: ServiceDecision) -> bool:
             return rolling is not None and rolling.number == decision.revision
         case Scale():
             return service is not None
+        case _:
+            assert_never(decision)
 
 
 def _still_so(draft: Draft, decision: Decision) -> bool:

@@ -13,6 +13,8 @@ A prediction that refuses everything could never be corrected, so an idle replic
 for PROBE_S gets a call whatever is predicted.
 """
 
+from math import inf
+
 from steersman.dataplane.gateway.call import Answer, Call
 from steersman.dataplane.gateway.exchange.credits import Credits
 from steersman.dataplane.gateway.exchange.queue import Bucket, FairQueue
@@ -65,9 +67,8 @@ class Refusals:
         if spare_s < 0:
             error = f"it would be answered {_ms(-spare_s)} ms after its deadline"
             return Answer("deadline", error=error, retry_after_s=_retry(-spare_s))
-        if objective_s is None:
-            return None
-        allowed_s = max(objective_s, 2 * model.promise(1)) - run_s  # none keeps to less than two batches
+        least_s = 2 * model.promise(1)  # nobody keeps to less than two batches
+        allowed_s = inf if objective_s is None else max(objective_s, least_s) - run_s
         if wait_s <= allowed_s:
             return None
         error = f"it would wait {_ms(wait_s)} ms for a replica; {_ms(allowed_s)} ms is the most"
