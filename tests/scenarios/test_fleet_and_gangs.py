@@ -400,3 +400,14 @@ def test_a_gang_finds_new_room_beside_what_was_kept_for_it() -> None:
         plan = home.end(name, code=75)
     left = {"a", "b", "c"} - {kept[0]}
     assert {item.node for item in home.state("gang").reservations} == left, told(plan)
+
+
+def test_a_gang_takes_no_more_victims_than_its_last_rank_needs() -> None:
+    """Three ranks over two nodes of two: both victims of the one yield, and one of the other."""
+    home = Home(fleet(node("a"), node("b")))
+    home.up(*(job(f"low-{at}", checkpoint=RESUMABLE) for at in range(4)))
+    for at in range(4):
+        home.begin(f"low-{at}")
+    home.cycle(after_ms=10_000)
+    plan = home.up(job("gang", ranks=3, priority=9))
+    assert sum(line.startswith("stop low-") for line in told(plan)) == 3

@@ -63,7 +63,7 @@ def news(snapshot: Snapshot, report: RankReport) -> Iterator[Event]:
             at_ms=report.started_ms,
             limits=report.limits,
         )
-    if report.ready_ms is not None and run.ready_ms is None:
+    if report.ready_ms is not None and report.key.rank == 0 and run.ready_ms is None:
         yield RankReady(
             run=run.id, rank=report.key.rank, at_ms=report.ready_ms, load_ms=max(report.load_ms, 0)
         )

@@ -38,3 +38,8 @@ def test_small_values_count_as_one_and_nothing_has_no_quantile() -> None:
 
 def test_what_came_since_a_sketch_that_was_begun_anew_is_never_negative() -> None:
     assert since({1: 2}, {1: 5, 2: 1}) == {}
+
+
+def test_beyond_all_values_is_the_largest() -> None:
+    sketch = _sketch([2.0, 900.0])
+    assert quantile(sketch, 2_000) == quantile(sketch, 1_000)
