@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CODE := src tests bench docs examples
 # One suite a folder, each under four minutes; e2e runs alone, for it starts real processes and waits for them.
-SUITES := arch unit properties scenarios contract replay sim e2e
+SUITES := arch unit properties scenarios contract replay sim serving e2e
 PARALLEL := -n 2 --dist loadfile
 COVERED := $(BIN)/python -m coverage run -m pytest
 
@@ -82,9 +82,17 @@ format: $(STAMP)
 
 # --- proofs that take longer, each with its floors in bench/floors.toml or in its own text ---
 
-.PHONY: bench chaos power-cut mutation
+.PHONY: bench bench-serve bench-endure chaos power-cut mutation
 bench: $(STAMP)
 	@$(BIN)/python -m bench.run $(ARGS)
+
+# Against Ray Serve, LitServe, BentoML and MLServer, each in an environment of its own; needs gcc. 20 minutes.
+bench-serve: $(STAMP)
+	@$(BIN)/python -m bench.serve.run $(ARGS)
+
+# A thousand rollouts and scale-downs under load, overload, apply to ready; needs gcc.
+bench-endure: $(STAMP)
+	@$(BIN)/python -m bench.serve.endure $(ARGS)
 
 chaos: $(STAMP)
 	@$(BIN)/python -m bench.chaos $(ARGS)
@@ -102,5 +110,5 @@ docs: $(STAMP)
 	@$(BIN)/python docs/generate.py
 
 clean:
-	@rm -rf $(VENV) .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache bench/results build dist mutants
+	@rm -rf $(VENV) .venvs .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache bench/results build dist mutants
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

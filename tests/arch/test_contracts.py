@@ -30,6 +30,31 @@ def _seed(name: str, file: str, lines: str, *breaks: str) -> Seed:
 
 SEEDS = (
     _seed(
+        "a replica that knows the model",
+        "steersman/dataplane/replica/errors.py",
+        "from steersman.model import errors",
+        "replica-alone",
+    ),
+    _seed(
+        "a replica that knows the gateway",
+        "steersman/dataplane/replica/errors.py",
+        "from steersman.dataplane.gateway import call",
+        "dataplane-strangers",
+    ),
+    _seed(
+        "numbers in the gateway",
+        "steersman/dataplane/gateway/codec/tensors.py",
+        "import numpy",
+        "sdk-inference",
+    ),
+    _seed("a parser in the control API", "steersman/app/http/gate.py", "import httptools", "sdk-data-plane"),
+    _seed(
+        "traces on the wire",
+        "steersman/dataplane/gateway/http/wire.py",
+        "from opentelemetry import trace",
+        "sdk-traces",
+    ),
+    _seed(
         "a lazy import from the model up to the engine",
         "steersman/model/ids.py",
         "def up():\n    from steersman.engine import engine\n    return engine",

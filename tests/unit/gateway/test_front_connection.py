@@ -7,8 +7,8 @@ from itertools import pairwise
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.e2e.gateway_scene import GOOD, get, keys, post
-from tests.e2e.gateway_under_test import make_parts
+from tests.serving.gateway_scene import GOOD, get, keys, post
+from tests.serving.gateway_under_test import make_parts
 
 from steersman.dataplane.gateway.http.connection import Connection
 from steersman.dataplane.gateway.http.front import Front

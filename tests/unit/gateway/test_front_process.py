@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.e2e.gateway_scene import Scene, post, wait_for
+from tests.serving.gateway_scene import Scene, post, wait_for
 
 from steersman.dataplane.gateway import sockets
 from steersman.model.service import Gateway

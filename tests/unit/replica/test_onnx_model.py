@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
-from tests.e2e.replica_scene import FLOAT, INT64, graph_model, logistic, weights
+from tests.serving.replica_scene import FLOAT, INT64, graph_model, logistic, weights
 
 from steersman.dataplane.replica import onnx_model
 from steersman.dataplane.replica.errors import BatchError, LoadError

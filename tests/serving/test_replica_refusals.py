@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tests.e2e.replica_scene import Replica, callable_replica, logistic, onnx_replica
+from tests.serving.replica_scene import Replica, callable_replica, logistic, onnx_replica
 
 from steersman.ports import run_dir
 

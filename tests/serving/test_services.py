@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.e2e.serving_scene import (
+from tests.serving.serving_scene import (
     ROW,
     Served,
     kill,

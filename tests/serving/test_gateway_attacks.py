@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.e2e.gateway_scene import (
+from tests.serving.gateway_scene import (
     EXPIRED,
     GOOD,
     SCOPED,

@@ -106,10 +106,11 @@ class Served:
 
 def until(reached: Any, what: str) -> None:
     """Wait for it, so long as that is reasonable."""
-    deadline = time.monotonic() + SECONDS_MAX
-    while not reached():
-        assert time.monotonic() < deadline, f"gave up waiting until {what}"
+    for _ in range(int(SECONDS_MAX / LOOK_S)):
+        if reached():
+            return
         time.sleep(LOOK_S)
+    raise AssertionError(f"gave up waiting until {what}")
 
 
 def kill(pid: int) -> None:
