@@ -156,11 +156,11 @@ def test_keys_are_asked_for_and_a_revoked_one_is_none(home: Path, tmp_path: Path
         assert served.ask(ROW)[0] == 401
         made = steer_json(home, "key", "create", "mobile", "--service", "sum")
         other = steer_json(home, "key", "create", "other", "--service", "elsewhere")
-        until(lambda: _ask_with(served, made["key"]) == 200, "the key is known")
-        until(lambda: _ask_with(served, other["key"]) == 403, "the other key is known")
+        until(lambda: _ask_with(served, made["secret"]) == 200, "the key is known")
+        until(lambda: _ask_with(served, other["secret"]) == 403, "the other key is known")
         steer_json(home, "key", "revoke", "mobile")
-        until(lambda: _ask_with(served, made["key"]) == 401, "the key is revoked")
-        assert made["key"] not in (home / "gateway" / "config.json").read_text()
+        until(lambda: _ask_with(served, made["secret"]) == 401, "the key is revoked")
+        assert made["secret"] not in (home / "gateway" / "config.json").read_text()
 
 
 def _ask_with(served: Served, key: str) -> int:
