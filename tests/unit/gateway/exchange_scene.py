@@ -58,7 +58,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 class Replica(asyncio.Protocol):
     """A replica that runs one batch at a time. JSON rows are answered with ``<run>|<row>``; FP32 rows are
-    echoed. A row that contains ``slow``, ``fail``, ``kill`` or ``bend`` does as it says."""
+    echoed. A row that contains ``slow``, ``fail``, ``kill`` or ``bend`` does as it says; ``odd`` fails
+    alone."""
 
     def __init__(self, scene: "Scene", run: str, **options: Any) -> None:
         self.scene, self.run, self.options = scene, run, options
@@ -183,6 +184,9 @@ class Replica(asyncio.Protocol):
         else:
             texts = [self.run.encode() + b"|" + row for row in rows]
             meta, payload = {"lengths": [len(text) for text in texts], **costs}, b"".join(texts)
+        odd = {str(index): "it is odd" for index, row in enumerate(rows) if b"odd" in row}
+        if odd:
+            meta["errors"] = odd | self.options.get("more_errors", {})
         if any(b"bend" in row for row in rows):
             payload += b"?"
         self.send(wire.RESULT, frame.batch, frame.rows, meta, payload)

@@ -90,6 +90,30 @@ def test_a_row_without_a_finite_output_fails_alone() -> None:
     play(story)
 
 
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"64": "?"}, {"x": "?"}],
+    ids=["as it is", "a row that is not there", "no row at all"],
+)
+def test_a_row_that_the_model_raised_on_fails_alone(more: dict[str, str]) -> None:
+    """Also when the replica names rows that are not there: such an answer is not believed, and each row is
+    tried alone."""
+
+    async def story(loop: VirtualLoop) -> None:
+        async with Scene(loop) as scene:
+            await scene.serve("a", more_errors=more)
+            for _ in range(7):
+                scene.ask("even")
+            rows = [scene.ask("even"), scene.ask("odd"), scene.ask("even")]
+            await scene.settled()
+            assert [request.outcome for request in rows] == ["ok", "model-error", "ok"]
+            assert (rows[1].answers[0].error == "it is odd") == (not more)
+            assert (scene.stats(1).retried > 0) == bool(more)
+            scene.laws()
+
+    play(story)
+
+
 def test_draining_is_answered_at_once_and_loses_nothing() -> None:
     async def story(loop: VirtualLoop) -> None:
         async with Scene(loop) as scene:
