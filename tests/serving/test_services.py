@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.e2e.steer_process import refused, steer, steer_json, write
 from tests.serving.serving_scene import (
     ROW,
     Served,
@@ -17,7 +18,6 @@ from tests.serving.serving_scene import (
     statuses,
     until,
 )
-from tests.e2e.steer_process import refused, steer, steer_json, write
 
 
 @pytest.fixture
