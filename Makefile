@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CODE := src tests bench docs examples
-# One suite a folder, each under four minutes; e2e runs alone, for it starts real processes and waits for them.
-SUITES := arch unit properties scenarios contract replay sim serving e2e
+# One suite a folder, each under four minutes.
+SUITES := arch unit properties scenarios contract replay sim shim serving e2e
 PARALLEL := -n 2 --dist loadfile
 COVERED := $(BIN)/python -m coverage run -m pytest
 
@@ -52,10 +52,7 @@ test: $(STAMP)
 test-arch: $(STAMP)
 	@$(BIN)/python -m pytest tests/arch $(PARALLEL)
 
-test-e2e: $(STAMP)
-	@$(COVERED) tests/e2e
-
-$(filter-out test-arch test-e2e,$(SUITES:%=test-%)): test-%: $(STAMP)
+$(filter-out test-arch,$(SUITES:%=test-%)): test-%: $(STAMP)
 	@$(COVERED) tests/$* $(PARALLEL)
 
 # --- the gate ---

@@ -5,7 +5,7 @@
 One average would hide a hole in a decider behind well-tested adapters, so the core has a floor of its own.
 What runs in child processes is counted (coverage patches the starting of Python); what is ended by SIGKILL
 writes no data and is not. The shim is started isolated, without site packages: its e2e tests start it through
-tests/e2e/shim_under_test.py, which measures it.
+tests/shim/shim_under_test.py, which measures it.
 """
 
 import sys

@@ -1,7 +1,7 @@
 """The contract of `ports.driver.Driver`, held to by the real driver and by the simulated one alike.
 
 Each program is written twice, as a shell script and as a simulated behaviour, and nothing else differs.
-What only real processes can show (double forks, killed shims, secrets) is in tests/e2e/test_shim.py.
+What only real processes can show (double forks, killed shims, secrets) is in tests/shim/test_shim.py.
 """
 
 import asyncio

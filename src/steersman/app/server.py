@@ -76,6 +76,7 @@ async def _close(
     engine: Engine, running: asyncio.Task[None], http: "Http", serving: asyncio.Task[None]
 ) -> None:
     """End both, the API first. Raises the error that either ended with."""
+    engine.let_go()
     http.stop()
     await asyncio.wait({serving}, timeout=CLOSE_SECONDS)
     await engine.close()

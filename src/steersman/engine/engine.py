@@ -80,6 +80,7 @@ class Engine:
         self._progress: dict[RunId, Mapping[str, float]] = {}
         self._folded = asyncio.Event()
         self._turn = asyncio.Lock()
+        self._ending = False
         self._closing = asyncio.Event()
         self._stopped = asyncio.Event()
 
@@ -105,13 +106,20 @@ class Engine:
         return await self._inbox.submit(events)
 
     async def changed(self, timeout_ms: int) -> None:
-        """Return after the next fold, or after the timeout."""
+        """Return after the next fold, after the timeout, or when the end is near."""
+        if self._ending:
+            return
         folded = self._folded
         waiting = asyncio.create_task(folded.wait())
         try:
             await asyncio.wait({waiting}, timeout=timeout_ms / 1000)
         finally:
             waiting.cancel()
+
+    def let_go(self) -> None:
+        """The end is near: nobody shall wait for a change any more."""
+        self._ending = True
+        self._folded.set()
 
     def preview(self, events: Sequence[Event]) -> tuple[Snapshot, Plan]:
         """What would be decided if these events came now; see `preview`."""

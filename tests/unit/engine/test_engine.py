@@ -341,6 +341,15 @@ async def test_progress_is_kept_in_memory_within_a_limit(rig: Rig) -> None:
 
 
 @in_rig
+async def test_at_the_end_nobody_waits_for_a_change(rig: Rig) -> None:
+    waiting = asyncio.create_task(rig.engine.changed(60_000))
+    await asyncio.sleep(0)
+    rig.engine.let_go()
+    await waiting
+    await rig.engine.changed(60_000)
+
+
+@in_rig
 async def test_changed_returns_at_the_next_fold_or_after_the_timeout(rig: Rig) -> None:
     async with running(rig):
         await rig.engine.changed(1)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.e2e.shim_scene import (
+from tests.shim.shim_scene import (
     HOME_ID,
     control_groups,
     exited,
