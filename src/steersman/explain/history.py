@@ -1,6 +1,7 @@
 """What happened to one workload, from the journal: one line an event, with its time, decision and reason."""
 
 from collections.abc import Iterable, Iterator
+from typing import assert_never
 
 import msgspec
 from msgspec.structs import replace
@@ -149,6 +150,8 @@ def _service_words(decision: ServiceDecision, why: str) -> str:
             return f"add {decision.job.name}{replica}: {why}"
         case Retire():
             return f"drain and end {decision.replica}: {why}"
+        case _:
+            assert_never(decision)
 
 
 def _count(replicas: int) -> str:

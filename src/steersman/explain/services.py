@@ -136,9 +136,7 @@ def _reason(
         if why is not None and worst.job.phase is not Phase.ACTIVE:
             return why, worst.ref.name
     elif gateway is not None and gateway.phase is not Phase.ACTIVE:
-        why = current_reason(snapshot, gateway)
-        if why is not None:
-            return why, gateway.spec.name
+        return current_reason(snapshot, gateway), gateway.spec.name
     return state.reason, name
 
 

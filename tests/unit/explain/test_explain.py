@@ -148,6 +148,28 @@ def test_each_constraint_is_told_with_what_is_free() -> None:
     assert "cannot resume: it saves no checkpoints" in {rival.why_not for rival in gpu.rivals}
 
 
+def test_devices_that_are_free_are_not_what_lacks() -> None:
+    home = Home(fleet(node("a", cores=2, devices=["A100"])))
+    home.up(job("filler", cores=2))
+    home.up(job("wants", cores=2, gpus=(("A100", 1),)))
+    (found,) = explain(home.snapshot, "wants", ()).refusals
+    assert (found.code, found.asked, found.free) == (Code.NO_CORES, 2_000, 0)
+
+
+def test_a_rival_that_may_be_preempted_is_told_first() -> None:
+    """Its room alone is too little, so it need not yield; nothing else is in its favour."""
+    home = Home(fleet(node("a", cores=4)))
+    home.up(job("firm", cores=2), job("meek", cores=2, checkpoint=RESUMABLE))
+    home.begin("firm")
+    home.begin("meek")
+    home.cycle(after_ms=600_000)
+    home.up(job("wants", cores=4, priority=9))
+    assert [(rival.workload, rival.why_not) for rival in explain(home.snapshot, "wants", ()).rivals] == [
+        ("meek", ""),
+        ("firm", "cannot resume: it saves no checkpoints"),
+    ]
+
+
 def test_a_gang_is_not_told_of_nodes_that_have_room() -> None:
     home = Home(fleet(node("a", cores=2), node("b", cores=2)))
     home.up(job("filler"))

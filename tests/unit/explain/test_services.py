@@ -10,10 +10,10 @@ from steersman.explain.words import describe, fix, signal_words
 from steersman.explain.workload import Explanation, explain
 from steersman.model.decisions import FailRollout, Promote, Retire, Revise, Scale
 from steersman.model.errors import ConflictError
-from steersman.model.events import RankExited, RankStarted
+from steersman.model.events import Observed, RankExited, RankStarted, Signal
 from steersman.model.ids import WorkloadName
 from steersman.model.reasons import Code, reason
-from steersman.model.service import Scaling
+from steersman.model.service import GATEWAY_NAME, Scaling
 from steersman.model.signals import ARRIVALS, LATENCY, ONGOING, QUEUED
 from steersman.model.workload import Retry
 
@@ -145,6 +145,51 @@ def test_what_a_standing_says_while_the_gateway_is_away() -> None:
     assert standing(home.snapshot, home.service(), listening=False).phase == "starting"
 
 
+def test_a_gateway_that_fails_is_what_is_told() -> None:
+    home = up()
+    home.crash(GATEWAY_NAME)
+    found = standing(home.snapshot, home.service(), listening=False)
+    assert (found.phase, found.subject, found.code) == ("failing", GATEWAY_NAME, "retry-replica")
+    assert found.why.startswith("the gateway: exited with 1; ")
+    assert found.fix == f"see its log (steer logs {GATEWAY_NAME})"
+
+
+def test_what_drains_is_named_until_it_is_gone() -> None:
+    home = up(scaling=Scaling())
+    home.serve(service(envs=(("A", "1"),)))
+    home.bring_up()
+    assert "draining: digits.1" in explained(home).facts
+    home.drained()
+    assert not any(fact.startswith("draining") for fact in explained(home).facts)
+
+
+def test_at_zero_no_signal_votes_but_each_is_told() -> None:
+    home = up(scaling=Scaling(min_replicas=0, max_replicas=3, initial_replicas=0))
+    home.hear((ONGOING, 0))
+    found = explained(home)
+    assert (found.phase, found.size.split(" replicas")[0]) == ("scaled-to-zero", "0 of 0 to 3")
+    assert "wants 0, as it has: no request waits" in found.facts
+    assert "the number of requests under way: 0 (as of 0s ago)" in found.facts
+    assert not any(fact.startswith("a vote") for fact in found.facts)
+
+
+def test_a_wish_that_is_not_recorded_yet_has_no_since() -> None:
+    home = up()
+    heard = (Signal(name=ONGOING, subject="digits", value=7_000),)
+    home.fold(Observed(now_ms=home.now_ms, signals=heard))
+    assert any(fact.startswith("wants 4: 7 requests in flight") for fact in explained(home).facts)
+    home.settle()
+    assert any(fact.startswith("wants 4 since 0s, waits 5s: ") for fact in explained(home).facts)
+
+
+def test_a_wish_ends_when_the_number_is_declared() -> None:
+    home = up()
+    home.hear((ONGOING, 7_000))
+    home.serve(service(scaling=Scaling(min_replicas=2, max_replicas=2)))
+    words = [moment.words for moment in explained(home).moments]
+    assert "2 replicas: 2 replicas, as declared" in words
+
+
 @pytest.mark.parametrize(
     ("decision", "words"),
     [
@@ -221,6 +266,17 @@ def test_a_fix_names_the_job_and_its_rank() -> None:
 def test_a_job_without_a_retry_policy_is_told_that_it_has_none() -> None:
     words = describe(reason(Code.EVENT_NOT_RETRIED, event="error", exit_code=1))
     assert words == "exited with 1; it has no retry policy for the event 'error'"
+
+
+def test_a_job_that_ran_out_of_its_memory_is_told_to_ask_for_more() -> None:
+    home = Served()
+    home.up(job("train", retry=Retry(on_events=())))
+    home.begin("train")
+    run = home.run("train")
+    home.cycle(RankExited(run=run.id, rank=0, at_ms=home.now_ms, signal=9, cause="memory"))
+    found = explain(home.snapshot, "train", ())
+    assert found.why.startswith("out of its memory: ended by signal 9; it has no retry policy")
+    assert found.fix == "raise resources.memory, and declare it again"
 
 
 def test_what_a_run_left_behind_comes_after_its_end() -> None:
