@@ -212,6 +212,8 @@ LOOP.append(LOOP)
     assert errors["6"] == "the model returned nothing"
     assert set(errors) == {"1", "2", "3", "5", "6", "7"}
     assert "/secret/path" in log
+    assert "an answer cannot be sent: it holds NaN or infinity" in log
+    assert "an answer cannot be sent: the model returned nothing" in log
     assert "/secret/path" not in json.dumps(answer.meta)
 
 

@@ -15,6 +15,7 @@ were read; only who means to commit the events calls it, between `compare` and t
 
 from collections.abc import Collection, Iterator, MutableMapping
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -201,16 +202,19 @@ def _compare_service(
 
 def _view(after: Workload | Service, found: Diff, *, again: bool) -> DeclaredView:
     """What a declaration is against the one before. `again`: the one before is not at work."""
+    service = isinstance(after, Service)
     if found.kind == "created":
-        return DeclaredView(name=after.name, kind="created", restarts=True)
+        return DeclaredView(name=after.name, kind="created", restarts=True, service=service)
     if found.kind == "unchanged":
-        return DeclaredView(name=after.name, kind="again" if again else "unchanged", restarts=again)
+        kind: Literal["again", "unchanged"] = "again" if again else "unchanged"
+        return DeclaredView(name=after.name, kind=kind, restarts=again, service=service)
     assert found.kind == "changed", "the new declaration is there"
     changes = tuple(
         ChangeView(path=each.path, before=each.before, after=each.after, note=each.note)
         for each in found.changes
     )
-    return DeclaredView(name=after.name, kind="changed", restarts=found.restarts or again, changes=changes)
+    restarts = found.restarts or again
+    return DeclaredView(name=after.name, kind="changed", restarts=restarts, changes=changes, service=service)
 
 
 def _parse(document: Document, here: Here, digests: MutableMapping[Path, str]) -> Parsed:

@@ -10,6 +10,8 @@ absolute path, which is not followed, for an interpreter knows its environment b
 """
 
 import os
+import socket
+import ssl
 import stat
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -147,17 +149,34 @@ def _files(path: Path, origin: Origin, base: Base) -> str:
 
 
 def _gateway(gateway: Gateway, origin: Origin, base: Base) -> Gateway:
+    _check_address(gateway, origin)
     if gateway.certificate is None or gateway.private_key is None:
         return gateway
-    return replace(
-        gateway,
-        certificate=_pem(gateway.certificate, "tls.certificate", origin, base),
-        private_key=_pem(gateway.private_key, "tls.private_key", origin, base),
-    )
+    certificate = _pem(gateway.certificate, "tls.certificate", origin, base)
+    private_key = _pem(gateway.private_key, "tls.private_key", origin, base)
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, private_key, password=str)  # an empty one: nobody is asked
+    except (ssl.SSLError, ValueError) as error:
+        what = f"{certificate!r} and {private_key!r} are no certificate and its key"
+        hint = "give a PEM certificate, with its chain, and the key that it was made for, without a password"
+        raise _wrong("tls", origin, f"{what}: {error}", hint) from error
+    return replace(gateway, certificate=certificate, private_key=private_key)
+
+
+def _check_address(gateway: Gateway, origin: Origin) -> None:
+    """Refuse an address that this machine does not have; whether the port is free is for the gateway."""
+    family = socket.AF_INET6 if ":" in gateway.address else socket.AF_INET
+    try:
+        with socket.socket(family) as tried:
+            tried.bind((gateway.address, 0))
+    except OSError as error:
+        what = f"this machine cannot listen on {gateway.address}: {error.strerror}"
+        raise _wrong("address", origin, what, "give one of its own addresses, or 0.0.0.0 for all") from error
 
 
 def _pem(text: str, path: str, origin: Origin, base: Base) -> str:
-    """A file that can be read, by its absolute path. What is in it is for the gateway to judge."""
+    """A file that can be read, by its absolute path."""
     file = _absolute(text, base.folder, base)
     mode = _mode(file)
     if not stat.S_ISREG(mode) or not os.access(file, os.R_OK):

@@ -63,12 +63,13 @@ class ChangeView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeclaredView(msgspec.Struct, frozen=True, kw_only=True):
-    """One workload of a submission against what is there. ``again``: unchanged, and asked for anew."""
+    """One job or service of a submission against what is there. ``again``: unchanged, and asked for anew."""
 
     name: str
     kind: Literal["created", "changed", "unchanged", "again"]
     restarts: bool = False
     changes: tuple[ChangeView, ...] = ()
+    service: bool = False
 
 
 class UpView(msgspec.Struct, frozen=True, kw_only=True):

@@ -147,7 +147,10 @@ def _too_slow_from_zero(state: ServiceState) -> bool:
 
 
 def _from_zero(known: dict[str, int | None]) -> Vote:
-    waiting = max(known.get(ONGOING) or 0, known.get(QUEUED) or 0)
+    figures = [value for value in (known.get(ONGOING), known.get(QUEUED)) if value is not None]
+    if not figures:
+        return _unknown(ONGOING, 0)
+    waiting = max(figures)
     return Vote(1 if waiting > 0 else 0, reason(Code.SCALE_DEMAND, ongoing_milli=waiting))
 
 

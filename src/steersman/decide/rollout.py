@@ -44,6 +44,8 @@ from steersman.model.workload import Input, Job, ReplicaSpec, Retry, Workload
 
 EXIT_CONFIG = 78
 """EX_CONFIG: the replica says that its model can never be loaded."""
+HANG_MARGIN_MS = 500
+"""A batch counts as hung so long after the last of its requests has been given up."""
 MODEL_INPUT = "model"
 ALWAYS = Retry(on_events=("error", "interruption"), attempts_max=1_000_000_000)
 
@@ -361,7 +363,7 @@ def replica_job(state: ServiceState, revision: Revision, number: int) -> Workloa
         target=target,
         python=python,
         batch_size_max=spec.limits.batch_size_max,
-        batch_timeout_ms=spec.limits.timeout_ms,
+        batch_timeout_ms=spec.limits.timeout_ms + HANG_MARGIN_MS,
     )
     body = Job(
         run="",

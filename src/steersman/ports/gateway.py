@@ -100,7 +100,7 @@ class ModelStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GatewayStats(msgspec.Struct, frozen=True, kw_only=True):
-    """Figures of one gateway process."""
+    """Figures of one gateway process; its last ones when it has `ended` as it was told."""
 
     format: int = 1
     process: int
@@ -112,6 +112,7 @@ class GatewayStats(msgspec.Struct, frozen=True, kw_only=True):
     refused_connections: int = 0
     config_position: int = 0
     config_refused: int = 0
+    ended: bool = False
     models: tuple[ModelStats, ...] = ()
 
 

@@ -103,11 +103,15 @@ class Figures:
             if replaced or now_ms - self._looks[process][-1].at_ms > SILENT_MS_MAX:
                 self._retire(process)
         for process, stats in here.items():
+            if stats.ended and process not in self._looks:
+                continue  # it was let go before, or is of an earlier life
             self._index[process] = stats.process
             self._add(process, stats)
-        known = {self._index[process] for process in self._looks}
-        self._missing = not seen or known != {each.process for each in seen}
-        self._position = min((each.config_position for each in seen), default=0)
+            if stats.ended:
+                self._retire(process)
+        serving = {each.process for each in seen if not each.ended}
+        self._missing = not serving or {self._index[process] for process in self._looks} != serving
+        self._position = min((each.config_position for each in seen if not each.ended), default=0)
 
     def service_figures(self, name: str, span_ms: int, declared_at: int = 0) -> ServiceFigures | None:
         """A service's figures over a span. None: unknown, for a process is silent, was looked at once only,

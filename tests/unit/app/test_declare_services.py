@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from tests.certificates import make_pair
 from tests.unit.app.worlds import FLEET, MACHINE, folded, submission
 
 from steersman.app import model_files
@@ -307,6 +308,12 @@ def test_a_gateway_is_declared_when_it_changes(here: Here, folder: Path) -> None
 TLS = "kind: gateway\ntls: {certificate: c.pem, private_key: k.pem}\n"
 
 
+def test_an_address_of_another_machine(here: Here, folder: Path) -> None:
+    text = "kind: gateway\naddress: 203.0.113.9\nkeys: required\n"
+    with pytest.raises(SpecError, match=r"address: this machine cannot listen on 203\.0\.113\.9"):
+        declare(asked(folder, text), Snapshot(), here)
+
+
 def test_the_files_of_tls(here: Here, folder: Path) -> None:
     with pytest.raises(SpecError, match=r"tls\.certificate: .*c\.pem' does not exist"):
         declare(asked(folder, TLS), Snapshot(), here)
@@ -316,7 +323,17 @@ def test_the_files_of_tls(here: Here, folder: Path) -> None:
     (folder / "c.pem").rmdir()
     for name in ("c.pem", "k.pem"):
         (folder / name).write_text("x")
-        (folder / name).chmod(0o600)
+    with pytest.raises(SpecError, match="are no certificate and its key"):
+        declare(asked(folder, TLS), Snapshot(), here)
+    certificate, key = make_pair(folder, "mine")
+    certificate.rename(folder / "c.pem")
+    make_pair(folder, "another's")
+    key.rename(folder / "k.pem")
+    with pytest.raises(SpecError, match="are no certificate and its key"):
+        declare(asked(folder, TLS), Snapshot(), here)
+    certificate, key = make_pair(folder, "mine")
+    certificate.rename(folder / "c.pem")
+    key.rename(folder / "k.pem")
     found = declare(asked(folder, TLS), Snapshot(), here)
     event = found.events[-1]
     assert isinstance(event, GatewayDeclared)

@@ -5,12 +5,12 @@ import os
 import signal
 import socket
 import ssl
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
+from tests.certificates import make_pair
 from tests.serving.gateway_scene import Scene, post, wait_for
 
 from steersman.dataplane.gateway import sockets
@@ -108,13 +108,6 @@ def test_port_and_number_of_workers_follow_the_configuration(home: Path) -> None
         scene.configure(Gateway(port=port))
         scene.where = wait_for(lambda: (now := scene.address()) and now.port != before.port and now)
         scene.healthy()
-
-
-def make_pair(folder: Path, name: str) -> None:
-    name_of = ["-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:localhost"]
-    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
-    files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "certificate.pem")]
-    subprocess.run(["openssl", "req", "-x509", *kind, *name_of, *files], check=True, capture_output=True)
 
 
 def served(scene: Scene) -> str:

@@ -85,6 +85,7 @@ class Bench:
                 cpu_us=held["cpu_us"],
                 connections=1,
                 config_position=position,
+                ended=held.get("ended", False),
                 models=tuple(_model(key[0], key[1], model) for key, model in sorted(held["models"].items())),
             )
         self.gateways.stats = tuple(kept[number] for number in sorted(kept))
@@ -228,6 +229,32 @@ def test_one_silent_process_of_two_is_unknown_until_another_takes_its_place() ->
     bench.count(1, ongoing_us=1_000_000, ongoing=1)
     bench.write()
     assert bench.heed()[ONGOING] == 5_000  # the new one's whole life is within the look-back
+
+
+def test_a_gateway_that_moves_is_known_all_the_while() -> None:
+    bench = Bench()
+    bench.process(0, pid=10)
+    bench.write()
+    bench.look()
+    bench.load(3)
+    assert bench.heed()[ONGOING] == 4_000
+    bench.process(1, pid=11, started_ms=bench.clock.now_ms())
+    bench.processes[0]["ended"] = True
+    bench.after(1_000)
+    bench.count(1, ongoing_us=4_000_000, ongoing=4)
+    bench.write()
+    bench.look()
+    assert bench.sensor.figures.known
+    counted = bench.sensor.figures.totals("digits")[1].ongoing_us
+    bench.look()  # its last word stands in its file for a while
+    assert bench.sensor.figures.totals("digits")[1].ongoing_us == counted
+    bench.gateways.stats = bench.gateways.stats[1:]
+    for _ in range(3):
+        bench.after(1_000)
+        bench.count(1, ongoing_us=4_000_000, ongoing=4)
+        bench.write(1)
+        bench.look()
+    assert bench.sensor.figures.known
 
 
 def test_a_process_that_is_gone_for_long_is_let_go() -> None:

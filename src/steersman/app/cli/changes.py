@@ -28,13 +28,14 @@ def say_declared(workloads: Sequence[DeclaredView], fleet: str | None, gateway: 
 
 
 def _words(each: DeclaredView) -> str:
+    anew = "a new revision" if each.service else "a new run"
     match each.kind:
         case "created":
             return "declared"
         case "again":
-            return "unchanged, asked for again: a new run"
+            return f"unchanged, asked for again{': ' + anew if each.restarts else ''}"
         case "changed":
-            return "changed: a new run" if each.restarts else "changed in place"
+            return f"changed: {anew}" if each.restarts else "changed in place"
         case "unchanged":
             return "unchanged"
 

@@ -25,7 +25,7 @@ from steersman.dataplane.gateway import sockets
 from steersman.dataplane.gateway.config_file import ConfigFile, replace
 from steersman.dataplane.gateway.http.limits import Limits
 from steersman.model.service import Gateway
-from steersman.ports.gateway import ADDRESS_FILE, GATEWAY, GatewayAddress
+from steersman.ports.gateway import ADDRESS_FILE, GATEWAY, STATS_PREFIX, GatewayAddress
 
 LOOK_S: Final = 0.05
 QUICK_S: Final = 1.0
@@ -72,6 +72,8 @@ class Master:
         """Keep the gateway up until SIGTERM or SIGINT."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._end)
+        for old in (self._home / GATEWAY).glob(f"{STATS_PREFIX}*.json"):
+            old.unlink(missing_ok=True)  # of an earlier life
         try:
             while not self._ending:
                 config = self._file.look()

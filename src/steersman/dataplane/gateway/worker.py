@@ -83,7 +83,7 @@ class Worker:
         self._front.close()
         await self._parts.exchange.close()
         await asyncio.to_thread(self._parts.close)
-        self._tell()
+        self._tell(ended=True)
 
     async def _drain(self) -> None:
         self._acceptor.close()
@@ -110,7 +110,7 @@ class Worker:
             self._tell()
             await asyncio.sleep(STATS_MS / 1000)
 
-    def _tell(self) -> None:
+    def _tell(self, *, ended: bool = False) -> None:
         config = self._file.config
         stats = GatewayStats(
             process=self._seat.process,
@@ -122,6 +122,7 @@ class Worker:
             refused_connections=self._front.refused_connections,
             config_position=config.position if config is not None else 0,
             config_refused=self._file.refused + self._tls.refused,
+            ended=ended,
             models=self._parts.exchange.models(),
         )
         replace(self._stats_path, msgspec.json.encode(stats))

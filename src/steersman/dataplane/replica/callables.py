@@ -18,6 +18,7 @@ import importlib
 import inspect
 import json
 import re
+import sys
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -152,6 +153,8 @@ def write_rows(values: list[Any]) -> tuple[Meta, Pieces]:
     for row, value in enumerate(values):
         text, problem = (None, value.text) if isinstance(value, Failed) else write_value(value)
         texts.append(_NOTHING if text is None else text)
+        if problem != "" and not isinstance(value, Failed):  # what the model raised is in the log already
+            sys.stderr.write(f"an answer cannot be sent: {problem or 'it holds NaN or infinity'}\n")
         if problem is None:
             invalid.append(row)
         elif problem:
@@ -211,7 +214,9 @@ def _as_many(values: Any, rows: int) -> list[Any]:
             WRONG_SHAPE, one_line(f"the model returned a {type(values).__name__} for a list of rows")
         )
     if len(values) != rows:
-        raise BatchError(WRONG_SHAPE, f"the model returned {len(values)} values for {rows} rows")
+        words = f"the model returned {len(values)} values for {rows} rows"
+        sys.stderr.write(f"an answer cannot be sent: {words}\n")
+        raise BatchError(WRONG_SHAPE, words)
     return list(values)
 
 

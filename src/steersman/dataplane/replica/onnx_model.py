@@ -128,6 +128,7 @@ class OnnxModel:
         bad = self._not_finite(arrays, rows)
         if bad:
             meta["invalid"] = bad
+            sys.stderr.write(f"{len(bad)} of {rows} rows of a batch came out as NaN or infinity\n")
         return meta, payload
 
     def _shapes_of(self, arrays: list[Array]) -> dict[str, list[int]]:

@@ -202,9 +202,7 @@ class Pool:
         now = self._loop.time()
         batches, link.batches = list(link.batches.values()), {}
         for batch in reversed(batches):  # each goes to the front, so the oldest comes first
-            self._retry(
-                link, batch, Answer("replica-lost", error="its replica was lost, twice or too late"), now
-            )
+            self._retry(link, batch, now)
 
     def take_all(self) -> Group:
         """Every waiting call, in order, out of the queue; they still count as waiting."""
@@ -369,7 +367,7 @@ class Pool:
         link.send(batch, frame(batch, self.signature, now))
         self.credits.taken(link, batch, batch.bucket.model.predict(batch.rows) or self.run_s)
 
-    def _retry(self, link: Link, batch: Batch, answer: Answer, now: float) -> None:
+    def _retry(self, link: Link, batch: Batch, now: float) -> None:
         """The batch came to nothing with its replica."""
         meter = self._freed(link, batch, now)
         calls = [call for call in batch.calls if call.state is batch]
@@ -377,7 +375,9 @@ class Pool:
         self._again_later(Group(again, batch.bucket), meter, now)
         for call in calls:
             if call.state is batch:
-                self._end(call, answer, meter)
+                late = call.deadline <= now
+                lost = Answer("timeout") if late else Answer("replica-lost", error="its replica was lost")
+                self._end(call, lost, meter)
 
     def _failed(self, link: Link, batch: Batch, text: str, now: float) -> None:
         """The replica answers and the batch failed: with several calls each is tried alone."""

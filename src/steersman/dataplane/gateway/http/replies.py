@@ -125,7 +125,7 @@ _OUTCOMES: Final[dict[Outcome, Refusal]] = {
     "replica-lost": Refusal(
         status=502,
         outcome="replica-lost",
-        error="the replica was lost while it answered, twice",
+        error="the replica was lost while it answered",
         hint="try again",
     ),
     "client-gone": Refusal(status=503, outcome="client-gone", error="the request was given up"),
