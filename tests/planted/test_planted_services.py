@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from tests.planted.test_planted import CYCLES, Patch, broken_by
 from tests.properties import service_laws as laws
 from tests.properties.counting import View
 from tests.properties.strategies import Story, play, told_by
-from tests.properties.test_planted import CYCLES, Patch, broken_by
 
 from steersman.decide import autoscale, recover, rollout
 from steersman.engine import publish
