@@ -14,6 +14,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from steersman.drivers.local.files import sync_folder
 from steersman.model.errors import HomeError, SpecError
 from steersman.ports import run_dir
 
@@ -52,7 +53,7 @@ def store_model(home: Path, path: Path, digest: str) -> Path:
             raise SpecError(f"the model {str(path)!r} was changed while it was read", hint="say it again")
         with _refused(store):
             temporary.rename(target)
-            _sync(store)
+            sync_folder(store)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -113,14 +114,6 @@ def _unreadable(path: Path, error: OSError) -> SpecError:
             hint="it is relative to `workdir`, or else to the file's folder",
         )
     return SpecError(f"the model {str(path)!r} cannot be read: {error.strerror}", hint="check its mode")
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ The end of the peer's sending counts as its leaving.
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 from enum import IntEnum
 from math import inf
@@ -75,7 +76,7 @@ UNKNOWN_METHOD = invalid(501, "unknown method", close=True, allow=b"GET, POST")
 TOO_SLOW = invalid(408, "the request came too slowly", close=True)
 
 
-class Wire(asyncio.Protocol):
+class Wire(asyncio.Protocol, ABC):
     """A connection without its purpose: `serve` is given by what it serves."""
 
     __slots__ = (
@@ -115,13 +116,13 @@ class Wire(asyncio.Protocol):
         self._lingered = 0
         self._pumping = self._reading_paused = self._writing_paused = self._continue_due = False
 
+    @abstractmethod
     def serve(self, head: Head, body: bytes) -> None:
         """Answer a whole, accepted request; `respond` or `finish` must follow, now or later."""
-        raise NotImplementedError
 
+    @abstractmethod
     def give_up(self) -> None:
         """The peer is gone: drop what is being served for it."""
-        raise NotImplementedError
 
     # --- the transport's side ---
 
