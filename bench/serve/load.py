@@ -34,7 +34,8 @@ TIMEOUT_MS = 10_000
 DRAIN_MS = 2_000
 EXTRA_SECONDS_MAX = 20.0
 GENERATOR_CORES = {max(os.sched_getaffinity(0))}
-"""It keeps to the last core, so that it is at most one neighbour to the server's processes."""
+"""It keeps to the last core, so that it is at most one neighbour to the server's processes. Where it may, it goes
+first there: a generator that waits for a core measures itself."""
 STALL_MS = 200
 CHECK_RATE = 1_000.0
 CHECK_SECONDS = 2.0
@@ -123,6 +124,8 @@ def start(
     process = subprocess.Popen(_command(target, rate, seconds, connections, drain_ms), stdout=subprocess.PIPE)
     with contextlib.suppress(ProcessLookupError):  # it refused its arguments; finish says so
         os.sched_setaffinity(process.pid, GENERATOR_CORES)
+        with contextlib.suppress(OSError):  # not root: then own_late_ms_max tells how late it was
+            os.sched_setscheduler(process.pid, os.SCHED_FIFO, os.sched_param(1))
     return process
 
 

@@ -240,6 +240,29 @@ def test_overload_is_shed_and_those_let_in_keep_to_the_objective() -> None:
     play(story)
 
 
+def test_an_objective_below_two_batches_lets_a_few_wait_and_a_flood_hardly_at_all() -> None:
+    async def story(loop: VirtualLoop) -> None:
+        async with Scene(loop, slo_latency_ms=5, limits={"batch_size_max": 1}) as scene:
+            await scene.serve("a", fixed_s=0.004, row_s=0.0, batches_max=1)
+            for number in range(50):  # two at a time: the second waits for the first, and nobody is refused
+                scene.ask(f"{number}")
+                scene.ask(f"{number} again")
+                await asyncio.sleep(0.05)
+            await scene.settled()
+            assert {request.outcome for request in scene.requests} == {"ok"}
+            scene.requests.clear()
+            for number in range(2_500):  # ten times what the replica can do
+                scene.ask(str(number))
+                await asyncio.sleep(0.0004)
+            await scene.settled()
+            del scene.requests[:100]  # the first 40 ms: until it is seen to be a flood
+            answered = [request for request in scene.requests if request.outcome == "ok"]
+            assert len(answered) >= 0.85 * 0.96 / 0.004
+            assert _p99(scene) <= 1.5 * 0.004
+
+    play(story)
+
+
 def _p99(scene: Scene) -> float:
     times = sorted(r.answered[0] - r.received for r in scene.requests if r.outcome == "ok")
     return times[int(0.99 * (len(times) - 1))]

@@ -90,8 +90,8 @@ def test_version_1_sets_every_limit(tmp_path: Path, kernel: dict[str, tuple[str,
     group = create(found, "g", LIMITS)
     assert group is not None
     assert group.version == 1
-    assert (tmp_path / "cpu/g/cpu.cfs_quota_us").read_text() == "150000"
-    assert (tmp_path / "cpu/g/cpu.cfs_period_us").read_text() == "100000"
+    assert (tmp_path / "cpu/g/cpu.cfs_quota_us").read_text() == "30000"
+    assert (tmp_path / "cpu/g/cpu.cfs_period_us").read_text() == "20000"
     assert (tmp_path / "memory/g/memory.limit_in_bytes").read_text() == str(1 << 20)
     assert (tmp_path / "pids/g/pids.max").read_text() == "10"
     group.attach(77)
@@ -102,6 +102,19 @@ def test_version_1_sets_every_limit(tmp_path: Path, kernel: dict[str, tuple[str,
     assert group.remove()
     assert not (tmp_path / "cpu/g").exists()
     assert group.remove(), "what is gone is removed"
+
+
+@pytest.mark.parametrize(
+    ("cpu_milli", "quota_us", "period_us"),
+    [(500, 10_000, 20_000), (50, 1_000, 20_000), (10, 1_000, 100_000), (1, 1_000, 1_000_000)],
+)
+def test_a_small_share_of_a_core_has_the_kernels_least_quota_in_a_longer_period(
+    tmp_path: Path, kernel: dict[str, tuple[str, ...]], cpu_milli: int, quota_us: int, period_us: int
+) -> None:
+    limits = Limits(cpu_milli=cpu_milli, memory_bytes=LIMITS.memory_bytes, pids=LIMITS.pids)
+    assert create(v1(tmp_path, kernel), "g", limits) is not None
+    assert (tmp_path / "cpu/g/cpu.cfs_quota_us").read_text() == str(quota_us)
+    assert (tmp_path / "cpu/g/cpu.cfs_period_us").read_text() == str(period_us)
 
 
 def test_version_1_without_one_controller_leaves_nothing(
@@ -125,7 +138,7 @@ def test_version_2_takes_the_nearest_ancestor_that_hands_controllers_down(
     assert group.version == 2
     folder = tmp_path / "root" / "user" / "g"
     assert group.folders == (str(folder),)
-    assert (folder / "cpu.max").read_text() == "150000 100000"
+    assert (folder / "cpu.max").read_text() == "30000 20000"
     assert (folder / "memory.max").read_text() == str(1 << 20)
     assert (folder / "memory.swap.max").read_text() == "0"
     assert (folder / "memory.oom.group").read_text() == "1"

@@ -8,6 +8,7 @@ within `Limits.drain_s`.
 
 import asyncio
 import ctypes
+import gc
 import os
 import signal
 import socket
@@ -143,7 +144,10 @@ def run_worker(argv: list[str], make_parts: MakeParts, limits: Limits | None = N
     seat = Seat(Path(argv[0]), int(argv[1]), int(argv[2]), int(argv[3]))
 
     async def live() -> None:
-        await Worker(asyncio.get_running_loop(), seat, make_parts, limits or Limits()).run()
+        worker = Worker(asyncio.get_running_loop(), seat, make_parts, limits or Limits())
+        gc.collect()
+        gc.freeze()  # what was loaded stays: no collection need look at it while requests wait
+        await worker.run()
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(live())

@@ -19,8 +19,12 @@ import signal
 from collections.abc import Sequence
 from typing import NamedTuple
 
-CPU_PERIOD_US = 100_000
+CPU_PERIOD_US = 20_000
+"""A program that has used up its quota stands still for the rest of the period: at half a core 10 ms at most, not the
+50 ms of the kernel's own 100 ms, which a replica's callers would feel."""
 CPU_QUOTA_US_MIN = 1_000
+"""The kernel's least. A smaller share has it in a longer period."""
+CPU_PERIOD_US_MAX = 1_000_000
 PIDS_MAX = 4_096
 V1_CONTROLLERS = ("cpu", "memory", "pids")
 V2_FILES = ("cpu.max", "memory.max", "pids.max")
@@ -139,8 +143,9 @@ def _create_v1(homes: dict[str, Mount], unified: Mount | None, name: str, limits
         for controller, mount in homes.items():
             made[controller] = _make(mount.own, name)
         if limits.cpu_milli:
-            _put(made["cpu"], "cpu.cfs_period_us", str(CPU_PERIOD_US))
-            _put(made["cpu"], "cpu.cfs_quota_us", str(_quota_us(limits)))
+            quota_us, period_us = _bandwidth(limits.cpu_milli)
+            _put(made["cpu"], "cpu.cfs_period_us", str(period_us))
+            _put(made["cpu"], "cpu.cfs_quota_us", str(quota_us))
         if limits.memory_bytes:
             _put(made["memory"], "memory.limit_in_bytes", str(limits.memory_bytes))
             with contextlib.suppress(OSError):  # absent where the kernel does not account swap
@@ -176,7 +181,8 @@ def _try_v2(parent: str, name: str, limits: Limits) -> str | None:
             os.rmdir(folder)
             return None
         if limits.cpu_milli:
-            _put(folder, "cpu.max", f"{_quota_us(limits)} {CPU_PERIOD_US}")
+            quota_us, period_us = _bandwidth(limits.cpu_milli)
+            _put(folder, "cpu.max", f"{quota_us} {period_us}")
         if limits.memory_bytes:
             _put(folder, "memory.max", str(limits.memory_bytes))
             with contextlib.suppress(OSError):  # absent where the kernel does not account swap
@@ -191,8 +197,10 @@ def _try_v2(parent: str, name: str, limits: Limits) -> str | None:
     return folder
 
 
-def _quota_us(limits: Limits) -> int:
-    return max(limits.cpu_milli * CPU_PERIOD_US // 1000, CPU_QUOTA_US_MIN)
+def _bandwidth(cpu_milli: int) -> tuple[int, int]:
+    """Quota and period, microseconds. The period is at most a second, as the kernel asks."""
+    period_us = min(max(CPU_PERIOD_US, CPU_QUOTA_US_MIN * 1000 // cpu_milli), CPU_PERIOD_US_MAX)
+    return max(cpu_milli * period_us // 1000, CPU_QUOTA_US_MIN), period_us
 
 
 def _make(parent: str, name: str) -> str:
