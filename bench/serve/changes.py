@@ -1,6 +1,7 @@
 """What is lost while a server changes under load: rollouts, and scale-downs from two replicas to one.
 
-Theory: the generator sends at a constant rate from before the first change until after the last, with its
+Theory: the generator sends at half of what one replica holds, as it is configured for the changes (with two
+replicas in turn one has to carry it), from before the first change until after the last, with its
 latency from the intended time, so that a stall is seen by all that were due in it. A change is over when the
 server itself says so. Scaling up again between two scale-downs is under the same load and its losses count
 too, as they would for a user. A server that changes slowly does as many as fit in `seconds`, and the table
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 import msgspec
 
 from bench.serve import load
+from bench.serve.measure import Lengths, highest_rate
 from bench.serve.servers import Running, Wanted
 
 SETTLE_SECONDS = 0.5
@@ -97,7 +99,10 @@ def _losses(server: Running, change: str, rate: float, asked: int, seconds: floa
     )
 
 
-def measure(server: Running, rate: float, asked: int, seconds: float) -> list[Losses]:
-    """Scale-downs, then rollouts, each at most that many and that long. Two replicas stand before each."""
+def measure(server: Running, first: float, asked: int, seconds: float) -> list[Losses]:
+    """Scale-downs, then rollouts, each at most that many and that long. Two replicas stand before each. The
+    rate that one replica holds is looked for from `first`, a second."""
+    _change(server, 1, 1)
+    rate = max(highest_rate(server, first, Lengths()) / 2, 1.0)
     _change(server, 2, 1)
     return [_losses(server, change, rate, asked, seconds) for change in ("scale-down", "rollout")]

@@ -34,8 +34,8 @@ TIMEOUT_MS = 10_000
 DRAIN_MS = 2_000
 EXTRA_SECONDS_MAX = 20.0
 GENERATOR_CORES = {max(os.sched_getaffinity(0))}
-"""It keeps to the last core, so that it is at most one neighbour to the server's processes. Where it may, it goes
-first there: a generator that waits for a core measures itself."""
+"""It keeps to the last core, so that it is at most one neighbour to the server's processes. Where it may, it
+goes first there: a generator that waits for a core measures itself."""
 STALL_MS = 200
 CHECK_RATE = 1_000.0
 CHECK_SECONDS = 2.0

@@ -4,7 +4,8 @@
                  CPU-second of the whole tree
     max rate     the highest constant rate, open loop, at which p99 ≤ P99_MS_MAX and hardly anything fails:
                  rising from a share of saturation, then bisected to RATE_STEP
-    half load    p50 and p99 at half of that rate, for longer
+    half load    p50 and p99 at half of that rate: of HALVES runs the one in the middle
+    equal load   for Steersman, the same at half of what the best peer holds
     memory       PSS of the tree after saturation
 
 Theory: every server is warmed up before. Rates are tried for seconds only, so the highest is known to about
@@ -42,10 +43,12 @@ class Lengths(msgspec.Struct, frozen=True, kw_only=True):
     saturation: float = 3.0
     rate: float = 1.5
     rate_max: float = 4.0
-    half: float = 3.0
+    half: float = 2.0
 
 
-SHORT = Lengths(warm=1.0, saturation=2.0, rate=1.0, rate_max=1.0, half=2.0)
+SHORT = Lengths(warm=1.0, saturation=2.0, rate=1.0, rate_max=1.0, half=1.0)
+HALVES = 3
+"""Runs at half load: machines have hiccups that are not the server's."""
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +65,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     half_p50_ms: float
     half_p99_ms: float
     half_cpu_us: float
+    equal_p99_ms: float | None
     pss_mib: float
     generator_cores: float
     generator_late_ms: float
@@ -102,8 +106,24 @@ def _rate_seconds(rate: float, lengths: Lengths) -> float:
     return min(max(lengths.rate, REQUESTS_MIN / rate), lengths.rate_max)
 
 
-def measure(server: Running, lengths: Lengths, start_seconds: float) -> Figures:
-    """All figures of a server that is up."""
+def highest_rate(server: Running, first: float, lengths: Lengths) -> float:
+    """The highest constant rate that a server holds, a second; looked for from `first`."""
+
+    def try_rate(rate: float) -> bool:
+        seconds = _rate_seconds(rate, lengths)
+        return any(holds(load.run(server.target, rate, seconds)) for _ in range(CHANCES))
+
+    return highest(first, try_rate)
+
+
+def _median(server: Running, rate: float, lengths: Lengths) -> list[load.Load]:
+    """HALVES runs at a rate, in order of p99."""
+    seconds = max(lengths.half, _rate_seconds(rate, lengths))
+    return sorted((load.run(server.target, rate, seconds) for _ in range(HALVES)), key=lambda one: one.p99_ms)
+
+
+def measure(server: Running, lengths: Lengths, start_seconds: float, peer_rate: float = 0.0) -> Figures:
+    """All figures of a server that is up. `peer_rate`: half of what the best peer holds, if that is known."""
     target = server.target
     load.run(target, 0, lengths.warm)
     watch = CpuWatch(server.pid)
@@ -113,15 +133,12 @@ def measure(server: Running, lengths: Lengths, start_seconds: float) -> Figures:
     if full.ok == 0:
         raise RuntimeError(f"{server.kind.name} answered nothing at {load.CONNECTIONS} connections")
 
-    def try_rate(rate: float) -> bool:
-        return any(holds(load.run(target, rate, _rate_seconds(rate, lengths))) for _ in range(CHANCES))
-
     first = full.achieved_per_s * FIRST_SHARE
-    rate = highest(first, try_rate)
-    half_rate = max(rate / 2, first * LOWEST_SHARE)
+    rate = highest_rate(server, first, lengths)
     watch = CpuWatch(server.pid)
-    half = load.run(target, half_rate, max(lengths.half, _rate_seconds(half_rate, lengths)))
-    half_cpu = watch.seconds()
+    halves = _median(server, max(rate / 2, first * LOWEST_SHARE), lengths)
+    half, half_cpu = halves[HALVES // 2], watch.seconds()
+    equal = _median(server, peer_rate, lengths) if peer_rate else []
     return Figures(
         model=server.site.model.name,
         server=server.kind.name,
@@ -133,10 +150,11 @@ def measure(server: Running, lengths: Lengths, start_seconds: float) -> Figures:
         max_rate=rate,
         half_p50_ms=half.p50_ms,
         half_p99_ms=half.p99_ms,
-        half_cpu_us=half_cpu / max(half.ok, 1) * 1e6,
+        half_cpu_us=half_cpu / max(sum(one.ok for one in halves), 1) * 1e6,
+        equal_p99_ms=equal[HALVES // 2].p99_ms if equal else None,
         pss_mib=memory,
         generator_cores=full.cpu_seconds / full.seconds,
         generator_late_ms=half.own_late_ms_max,
         start_seconds=start_seconds,
-        lost=full.lost + half.lost,
+        lost=full.lost + sum(one.lost for one in (*halves, *equal)),
     )

@@ -100,7 +100,9 @@ def _variants(plan: Plan, kind: Kind) -> Iterator[tuple[Kind, int]]:
 def _one(kind: Kind, model: models.Model, batch: int, plan: Plan, report: Report) -> None:
     began = time.monotonic()
     with servers.running(kind, model, batch) as server:
-        figures = measure_server(server, plan.lengths, time.monotonic() - began)
+        peers = table.best(report.figures, model.name, lambda one: one.max_rate)
+        peer_rate = peers / 2 if kind is STEERSMAN else 0.0
+        figures = measure_server(server, plan.lengths, time.monotonic() - began, peer_rate)
         report.figures.append(figures)
         note(
             f"{model.name:8} {kind.name:15} {figures.per_cpu_second:>9,.0f} req/CPU-s, "
@@ -108,8 +110,7 @@ def _one(kind: Kind, model: models.Model, batch: int, plan: Plan, report: Report
             f"({time.monotonic() - began:.0f} s)"
         )
         if plan.changes and kind.change is not None and model.name == CHANGED_MODEL and batch > 1:
-            rate = max(figures.max_rate / 2, 1.0)
-            report.losses += changes.measure(server, rate, plan.changes, CHANGES_SECONDS)
+            report.losses += changes.measure(server, figures.max_rate / 2, plan.changes, CHANGES_SECONDS)
             note(f"{model.name:8} {kind.name:15} changes done ({time.monotonic() - began:.0f} s)")
 
 

@@ -15,7 +15,7 @@ from bench.serve.measure import Figures
 OURS, REFERENCE = "steersman", "bare loop"
 HEADS = (
     "model|server|req/CPU-s|ratio|req/s|cores|max rate|ratio|"
-    "p50 ms ½|p99 ms ½|CPU µs ½|PSS MiB|gen. cores|lost"
+    "p50 ms ½|p99 ms ½|p99 ms =|CPU µs ½|PSS MiB|gen. cores|lost"
 )
 CHANGE_HEADS = "server|change|done|of|seconds|rate/s|requests|lost|refused|worst ms|p99 ms"
 
@@ -47,6 +47,7 @@ def _row(each: Figures, figures: Sequence[Figures]) -> list[str]:
         _ratio(each.max_rate, rate),
         f"{each.half_p50_ms:.2f}",
         f"{each.half_p99_ms:.2f}",
+        "" if each.equal_p99_ms is None else f"{each.equal_p99_ms:.2f}",
         f"{each.half_cpu_us:,.0f}",
         f"{each.pss_mib:,.0f}",
         f"{each.generator_cores:.2f}",
@@ -56,7 +57,10 @@ def _row(each: Figures, figures: Sequence[Figures]) -> list[str]:
 
 def comparison(figures: Sequence[Figures]) -> Table:
     """Every server with every model."""
-    table = Table(title="32 connections; max rate at p99 ≤ 50 ms, open loop; ratios to the best peer")
+    table = Table(
+        title="32 connections; max rate at p99 ≤ 50 ms, open loop; ratios to the best peer; "
+        "½: at half of its own max rate, =: at half of the best peer's"
+    )
     for place, head in enumerate(HEADS.split("|")):
         table.add_column(head, justify="left" if place < 2 else "right")
     for place, each in enumerate(figures):
@@ -67,7 +71,7 @@ def comparison(figures: Sequence[Figures]) -> Table:
 
 def changes(losses: Sequence[Losses]) -> Table:
     """What changing cost."""
-    table = Table(title="changes under half of the max rate, two replicas")
+    table = Table(title="changes under half of what one replica holds, two replicas")
     for place, head in enumerate(CHANGE_HEADS.split("|")):
         table.add_column(head, justify="left" if place < 2 else "right")
     for each in losses:
@@ -108,6 +112,8 @@ def _of_model(ours: Figures, figures: Sequence[Figures]) -> dict[str, float]:
         found[f"{name}_rate_to_best_peer"] = ours.max_rate / rate
     if p99s:
         found[f"{name}_half_p99_to_best_peer"] = ours.half_p99_ms / min(p99s)
+        if ours.equal_p99_ms is not None:
+            found[f"{name}_equal_p99_to_best_peer"] = ours.equal_p99_ms / min(p99s)
     if reference:
         found[f"{name}_per_cpu_to_bare"] = ours.per_cpu_second / reference[0].per_cpu_second
     return found

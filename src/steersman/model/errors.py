@@ -10,6 +10,7 @@
     │   └── JournalWriteError disk full, read-only: nothing was acknowledged
     ├── DriverError           an effect could not be brought about
     ├── ConflictError         it does not fit what is there: unknown name, duplicate, stale
+    ├── TraceError            a recorded trace cannot be read
     ├── AccessError           no token, or the wrong one
     └── HomeError             the home folder cannot be used
 
@@ -86,6 +87,10 @@ class DriverError(SteersmanError):
 
 class ConflictError(SteersmanError):
     code = "conflict"
+
+
+class TraceError(SteersmanError):
+    code = "trace-invalid"
 
 
 class AccessError(SteersmanError):

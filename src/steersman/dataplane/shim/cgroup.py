@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 CPU_PERIOD_US = 20_000
-"""A program that has used up its quota stands still for the rest of the period: at half a core 10 ms at most, not the
-50 ms of the kernel's own 100 ms, which a replica's callers would feel."""
+"""A program that has used up its quota stands still for the rest of the period: at half a core 10 ms at most,
+not the 50 ms of the kernel's own 100 ms, which a replica's callers would feel."""
 CPU_QUOTA_US_MIN = 1_000
 """The kernel's least. A smaller share has it in a longer period."""
 CPU_PERIOD_US_MAX = 1_000_000
