@@ -233,10 +233,15 @@ def test_the_audit(home: Path) -> None:
     assert {"workload-declared", "decided", "rank-started", "rank-exited"} <= {e["type"] for e in entries}
     (only,) = steer_json(home, "audit", "--type", "home-created")
     assert only["position"] == 1
-    assert len(steer_json(home, "audit", "--limit", "3", "--after", "2")) == 3
+    paged = steer_json(home, "audit", "--limit", "3", "--from", "2")
+    assert [entry["position"] for entry in paged] == [2, 3, 4]
+    last = steer_json(home, "audit")[-1]["position"]
+    assert [entry["position"] for entry in steer_json(home, "audit", "--limit", "2")] == [last - 1, last]
     run = steer(home, "audit", "--limit", "2")
     assert len(run.stdout.splitlines()) == 2
-    assert "--after 2" in run.stderr
+    assert "read all of them with --from 1" in run.stderr
+    assert "go on with --from 3" in steer(home, "audit", "--from", "1", "--limit", "2").stderr
+    assert steer(home, "audit", "--from", str(last)).stderr == ""
     refused(steer(home, "audit", "--type", "nonsense"), "no event is of the type")
     verified = steer_json(home, "audit", "--verify")
     assert verified["problems"] == []

@@ -18,8 +18,9 @@ from steersman.engine import publish
 from steersman.model.decisions import Decision, FailRollout, Requeue, Retire, Scale, Spawn
 from steersman.model.events import RemoveRequested
 from steersman.model.policy import Policy
+from steersman.model.reasons import Reason
 from steersman.model.service import Scaling
-from steersman.model.snapshot import RunState, ServiceState, Snapshot
+from steersman.model.snapshot import RunState, ServiceState, Snapshot, WorkloadState
 from steersman.model.table import Table
 from steersman.state import apply, fold, services
 from steersman.state.draft import Draft
@@ -187,6 +188,43 @@ def _always_comes_back_at_once(patch: Patch) -> None:
     patch.setattr(recover, "backoff_ms", backoff)
 
 
+def _tries_for_ever_what_can_never_be_loaded(patch: Patch) -> None:
+    patch.setattr(rollout, "_hopeless", lambda _item: False)
+
+
+def _rolls_out_what_serves(patch: Patch) -> None:
+    patch.setattr(services, "same_revision", lambda _one, _other: False)
+
+
+def _takes_over_once_ready(patch: Patch) -> None:
+    patch.setattr(rollout, "_lasts", lambda _snapshot, _state, item: item.ready)
+
+
+def _takes_ready_for_proven(patch: Patch) -> None:
+    patch.setattr(recover, "served", lambda _owner, _state, run, _policy: run.ready_ms is not None)
+
+
+def _waits_a_second_each_time(patch: Patch) -> None:
+    real = recover.backoff_ms
+    patch.setattr(recover, "backoff_ms", lambda policy, _failures: real(policy, 1))
+
+
+def _counts_what_was_lost(patch: Patch) -> None:
+    real = recover._requeue
+
+    def requeue(state: WorkloadState, not_before_ms: int, why: Reason, *, counted: bool) -> Requeue:
+        return real(state, not_before_ms, why, counted=counted or state.service is not None)
+
+    patch.setattr(recover, "_requeue", requeue)
+
+
+def _takes_what_was_lost_for_a_crash(patch: Patch) -> None:
+    def crashes(_snapshot: Snapshot, _state: ServiceState, item: rollout.Replica) -> int:
+        return item.job.runs if item.job.last_run is not None else 0
+
+    patch.setattr(rollout, "_crashes", crashes)
+
+
 CASES: list[tuple[Callable[[Patch], None], Callable[..., None]]] = [
     (_retires_the_ready_first, laws.ready_never_falls_below_the_target),
     (_spares_one_too_many, laws.ready_never_falls_below_the_target),
@@ -194,7 +232,7 @@ CASES: list[tuple[Callable[[Patch], None], Callable[..., None]]] = [
     (_a_failed_rollout_takes_the_old_along, laws.ready_never_falls_below_the_target),
     (_forgets_the_surge, laws.replicas_stay_within_the_surge),
     (_promotes_too_early, laws.only_the_newest_is_given_up),
-    (_tries_what_has_failed_again, laws.only_the_newest_is_given_up),
+    (_tries_what_has_failed_again, laws.a_revision_is_begun_for_a_change),
     (_drops_the_wrong_replica, laws.replicas_belong_both_ways),
     (_ends_replicas_on_request, laws.replicas_belong_both_ways),
     (_ends_replicas_on_request, laws.retired_once_and_for_good),
@@ -209,6 +247,13 @@ CASES: list[tuple[Callable[[Patch], None], Callable[..., None]]] = [
     (_goes_beyond_the_most, laws.targets_are_within_bounds),
     (_never_counts_a_crash, laws.replicas_come_back),
     (_always_comes_back_at_once, laws.replicas_come_back),
+    (_tries_for_ever_what_can_never_be_loaded, laws.what_can_never_be_loaded_is_not_tried),
+    (_rolls_out_what_serves, laws.a_revision_is_begun_for_a_change),
+    (_takes_over_once_ready, laws.only_the_newest_is_given_up),
+    (_takes_ready_for_proven, laws.replicas_come_back),
+    (_waits_a_second_each_time, laws.bad_ends_wait_longer_each_time),
+    (_counts_what_was_lost, laws.replicas_come_back),
+    (_takes_what_was_lost_for_a_crash, laws.what_was_lost_is_no_crash),
 ]
 
 

@@ -21,9 +21,11 @@ from steersman.model.decisions import (
     Spawn,
     Stop,
 )
+from steersman.model.ids import WorkloadName
 from steersman.model.reasons import Code
 from steersman.model.service import GATEWAY_NAME
-from steersman.model.snapshot import ReplicaRef, Run, RunState, ServiceState
+from steersman.model.snapshot import ReplicaRef, Run, RunState, ServiceState, WorkloadState
+from steersman.spec.diff import diff_services
 
 
 def answers(view: View, ref: ReplicaRef) -> bool:
@@ -183,49 +185,96 @@ def targets_are_within_bounds(turn: Turn) -> None:
 
 
 def replicas_come_back(turn: Turn) -> None:
-    """A replica or the gateway is tried again for ever: at once when it had served, else after a back-off."""
+    """A replica or the gateway is tried again for ever: at once when it had served, else after a back-off.
+    What is lost with its machine is not counted, but for the gateway, which is of no revision."""
     for at, item in enumerate(turn.plan.decisions):
         state = turn.seen.workloads.get(item.workload)
         if not isinstance(item, Requeue) or state is None or state.spec.body.program == "command":
             continue
         assert state.run is not None
-        run, policy = turn.seen.runs[state.run], turn.seen.policy
-        served = run.ready_ms is not None or state.spec.body.program == "gateway"
-        tries = 1 if run.ready_ms is not None else state.failures + 1
-        delay = min(policy.backoff_ms_base * 2 ** min(tries - 1, 40), policy.backoff_ms_max)
-        lasted = _lasted_ms(run)
-        if served and lasted is not None and lasted >= policy.crash_loop_run_ms:
-            delay = 0
-        assert item.not_before_ms - turn.seen.now_ms == delay, item.workload
+        run, policy, owned = turn.seen.runs[state.run], turn.seen.policy, state.service is not None
+        waits_ms = item.not_before_ms - turn.seen.now_ms
+        least, most = policy.backoff_ms_base, policy.backoff_ms_max
+        if served_well(turn.seen, state, run):
+            assert waits_ms == 0, item.workload
+        elif run.ready_ms is None and (not owned or not lost(run)):
+            assert waits_ms == min(least * 2 ** min(state.failures, 40), most), item.workload
+        else:
+            assert least <= waits_ms <= most, item.workload
         after = turn.at(at + 1).workloads[item.workload]
-        proven = run.ready_ms is not None or run.saved_ms is not None or (delay == 0 and served)
-        assert after.failures == (1 if proven else state.failures + 1), item.workload
+        proven = run.ready_ms is not None or run.saved_ms is not None or (waits_ms == 0 and not owned)
+        counted = 1 if proven else state.failures + 1
+        assert after.failures == (state.failures if owned and lost(run) else counted), item.workload
 
 
-def _lasted_ms(run: Run) -> int | None:
-    return None if run.started_ms is None or run.ended_ms is None else run.ended_ms - run.started_ms
+def lost(run: Run) -> bool:
+    """Whether it went with its machine."""
+    return any(rank.end is not None and rank.end.cause == "lost" for rank in run.ranks)
+
+
+def served_well(view: View, job: WorkloadState, run: Run) -> bool:
+    """Whether a run that ended had served for a while; of the gateway, running is serving."""
+    least, since_ms = view.policy.crash_loop_run_ms, run.ready_ms
+    if job.service is None:
+        since_ms = run.started_ms
+    else:
+        least = max(least, view.services[job.service].spec.rollout.ready_ms_min)
+    return since_ms is not None and run.ended_ms is not None and run.ended_ms >= since_ms + least
+
+
+def lasts(view: View, name: str, ref: ReplicaRef) -> bool:
+    """Whether a replica has been ready for as long as its service asks of one that takes over."""
+    run = view.workloads[ref.name].run
+    since_ms = None if run is None else view.runs[run].ready_ms
+    least = view.services[name].spec.rollout.ready_ms_min
+    return answers(view, ref) and since_ms is not None and view.now_ms - since_ms >= least
+
+
+def says_never(view: View, ref: ReplicaRef) -> bool:
+    """Whether a replica's last word was that its model can never be loaded."""
+    run = view.workloads[ref.name].last_run
+    return run is not None and run.ranks[0].end is not None and run.ranks[0].end.exit_code == 78
 
 
 def only_the_newest_is_given_up(turn: Turn) -> None:
-    """A revision is promoted with as many ready as the target and no other left; it is given up only when
-    none of it is ready and there is another to fall back to; a new one is begun for a change only."""
+    """A revision is promoted with as many ready for long enough as the target and no other left; it is given
+    up only when none of it is, and there is another to fall back to or its model can never be loaded."""
     for item in turn.plan.decisions:
         if isinstance(item, Promote):
             state = turn.after.services[item.workload]
             left = stays(state)
             assert {ref.revision for ref in left} == {item.revision}, item
-            assert sum(answers(turn.seen, ref) for ref in left) >= max(state.target, 1), item
+            assert sum(lasts(turn.seen, item.workload, ref) for ref in left) >= max(state.target, 1), item
         elif isinstance(item, FailRollout):
             state = turn.seen.services[item.workload]
-            assert state.serving is not None, item
-            assert not [
-                ref for ref in stays(state) if ref.revision == item.revision and answers(turn.seen, ref)
-            ]
-        elif isinstance(item, Revise):
-            state = turn.seen.services[item.workload]
-            wanted = (state.generation, item.model_digest)
-            for known in (state.serving if state.rolling is None else state.rolling, state.failed):
-                assert known is None or (known.generation, known.model_digest) != wanted, item
+            mine = [ref for ref in stays(state) if ref.revision == item.revision]
+            assert not [ref for ref in mine if lasts(turn.seen, item.workload, ref)], item
+            assert state.serving is not None or any(says_never(turn.after, ref) for ref in mine), item
+
+
+def a_revision_is_begun_for_a_change(turn: Turn) -> None:
+    """Never for what is on its way, serves or was given up, as it was declared then; and while nothing is on
+    its way, never for a declaration that what serves can serve as well."""
+    for item in turn.plan.decisions:
+        if not isinstance(item, Revise):
+            continue
+        state = turn.seen.services[item.workload]
+        wanted = (state.generation, item.model_digest)
+        for known in (state.serving if state.rolling is None else state.rolling, state.failed):
+            assert known is None or (known.generation, known.model_digest) != wanted, item
+        serving = state.serving
+        if serving is not None and state.rolling is None and serving.model_digest == item.model_digest:
+            assert diff_services(serving.spec, state.spec).restarts, item
+
+
+def what_can_never_be_loaded_is_not_tried(turn: Turn) -> None:
+    """No revision stays on its way of which a replica said so, and none has been ready for long enough."""
+    for name, state in turn.after.services.items():
+        if ends(state) or state.rolling is None:
+            continue
+        mine = [ref for ref in stays(state) if ref.revision == state.rolling.number]
+        if not any(lasts(turn.after, name, ref) for ref in mine):
+            assert not [ref.name for ref in mine if says_never(turn.after, ref)], name
 
 
 CYCLE_LAWS: tuple[Callable[[Turn], None], ...] = (
@@ -235,6 +284,8 @@ CYCLE_LAWS: tuple[Callable[[Turn], None], ...] = (
     targets_are_within_bounds,
     replicas_come_back,
     only_the_newest_is_given_up,
+    a_revision_is_begun_for_a_change,
+    what_can_never_be_loaded_is_not_tried,
 )
 
 
@@ -309,7 +360,50 @@ def _pointed_that_way(home: Home, at: int, state: ServiceState, way: int) -> Non
     assert waited >= delay, f"{state.spec.name} moved after {waited} of {delay} ms"
 
 
-HOME_LAWS: tuple[Callable[[Home], None], ...] = (targets_move_only_after_their_delay,)
+def bad_ends_wait_longer_each_time(home: Home) -> None:
+    """A replica that ended badly again, ready or lost, waits at least twice as long as the last time."""
+    waited: dict[str, int] = {}
+    for cycle in home.cycles:
+        view = View(cycle.seen)
+        for item in cycle.plan.decisions:
+            job = view.workloads.get(item.workload)
+            if isinstance(item, Forget):
+                waited.pop(item.workload, None)
+            if not isinstance(item, Requeue) or job is None or job.service is None or job.run is None:
+                continue
+            run, waits_ms = view.runs[job.run], item.not_before_ms - view.now_ms
+            before_ms = waited.get(item.workload, 0)
+            if served_well(view, job, run):
+                waits_ms = 0
+            elif run.ready_ms is not None or lost(run):
+                assert waits_ms >= min(2 * before_ms, view.policy.backoff_ms_max), item.workload
+            waited[item.workload] = waits_ms
+
+
+def what_was_lost_is_no_crash(home: Home) -> None:
+    """A revision is given up for crashes only after as many ends of a replica that were its own, or for one
+    that says that its model can never be loaded."""
+    own: dict[tuple[str, int], int] = {}
+    for cycle in home.cycles:
+        view, after = View(cycle.seen), View(cycle.after)
+        for item in cycle.plan.decisions:
+            job = view.workloads.get(item.workload)
+            if isinstance(item, Requeue) and job is not None and job.run is not None:
+                key = (item.workload, job.declared_at)
+                own[key] = own.get(key, 0) + (not lost(view.runs[job.run]))
+            elif isinstance(item, FailRollout) and item.reason.code is Code.REPLICA_CRASHED:
+                name = WorkloadName(str(dict(item.reason.facts)["replica"]))
+                limit = view.services[item.workload].spec.rollout.crashes_max
+                count = own.get((name, after.workloads[name].declared_at), 0)
+                never = says_never(after, ReplicaRef(name=name, revision=item.revision))
+                assert never or count >= limit, item
+
+
+HOME_LAWS: tuple[Callable[[Home], None], ...] = (
+    targets_move_only_after_their_delay,
+    bad_ends_wait_longer_each_time,
+    what_was_lost_is_no_crash,
+)
 
 
 def services_are_at_rest(view: View) -> None:
@@ -327,7 +421,9 @@ def services_are_at_rest(view: View) -> None:
             assert len(ours) == state.target or len(left) > len(ours), name
             assert state.failed is None or all(ref.revision != state.failed.number for ref in left), name
         else:
-            assert not left, name
+            lost_one = 0 if state.failed is None else state.failed.number
+            assert all(answers(view, ref) and ref.revision != lost_one for ref in left), name
+            assert len(left) <= state.target, name
         assert state.reason is not None, name
     gateway = view.workloads.get(GATEWAY_NAME)
     assert bool(view.services) == (gateway is not None and not gateway.removing)

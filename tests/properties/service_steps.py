@@ -51,7 +51,7 @@ _SCALINGS = (
 _ROLLOUTS = (
     RolloutPolicy(surge_max=1, ready_timeout_ms=5_000, crashes_max=2),
     RolloutPolicy(surge_max=2, ready_timeout_ms=8_000, crashes_max=1),
-    RolloutPolicy(surge_max=1, ready_timeout_ms=60_000, crashes_max=3),
+    RolloutPolicy(surge_max=1, ready_timeout_ms=60_000, crashes_max=3, ready_ms_min=1_500),
 )
 _ONGOING = (0, 0, 500, 1_000, 1_001, 2_000, 3_600, 4_000, 6_000, None)
 _QUEUED = (0, 0, 0, 500, 1_500, 4_000, None)
@@ -179,6 +179,8 @@ def crash(home: Home, a: int, b: int, c: int) -> list[Event]:
     gone = RankExited(
         run=run.id, rank=0, at_ms=home.now_ms, exit_code=code, signal=11 if code is None else None
     )
+    if c % 5 == 1:  # with its machine, and no fault of its own
+        gone = replace(gone, exit_code=None, signal=None, cause="lost")
     return [begun, gone]
 
 

@@ -204,6 +204,38 @@ def test_back_to_the_first_model_after_a_failure_needs_nothing() -> None:
     assert (shop.names(), shop.service().revisions) == (["digits.1"], 2)
 
 
+def test_declared_again_what_serves_is_no_rollout() -> None:
+    """After a failure, back to the declaration that serves, with other bounds: it serves on as it is."""
+    shop = up(ROOMY, spec=version("v1", 1))
+    shop.broken = {2: 78}
+    shop.serve(version("v2", 1))
+    shop.rest()
+    assert shop.why() is Code.REPLICA_CRASHED
+    plan = shop.serve(version("v1", 2, ready_timeout_ms=9_000))
+    assert [word for word in told(plan) if "revise" in word] == []
+    shop.rest()
+    state = shop.service()
+    assert (state.failed, state.failed_reason, shop.why()) == (None, None, Code.SERVING)
+    assert state.serving is not None
+    assert (state.generation, state.revisions) == (state.serving.generation, 2)
+    assert shop.names(revision=1) == shop.names() == ["digits.1", "digits.3"]
+    shop.broken = {}
+    shop.serve(version("v2", 2))
+    shop.rest()
+    assert (shop.ready(revision=3), shop.service().revisions) == (2, 3), "what failed may be tried once more"
+
+
+def test_back_while_the_change_still_rolls_is_a_change() -> None:
+    """What serves may have lost replicas to it: the newest declaration is rolled out like any other."""
+    shop = up(ROOMY, spec=version("v1", 2))
+    shop.serve(version("v2", 2))
+    while shop.ready(revision=2) < 1:
+        shop.cycle(*shop.world(), after_ms=100)
+    assert told(shop.serve(version("v1", 2)))[0] == "revise digits: declaration-changed"
+    shop.rest()
+    assert (shop.ready(revision=3), len(shop.names())) == (2, 2)
+
+
 def test_a_second_change_while_the_first_rolls() -> None:
     """The newest wins; both older ones give way, the abandoned one first, and never below what is wanted."""
     shop = up(ROOMY, spec=version("v1", 3))
@@ -283,9 +315,11 @@ def test_a_failed_change_of_a_first_revision_keeps_what_is_ready() -> None:
     shop.pass_ms(30_000)
     assert (shop.names(revision=1), shop.ready()) == (["digits.1"], 1)
     assert shop.why() is Code.REPLICA_CRASHED
+    assert shop.names(revision=2) == [], "with nothing to fall back to, it is given up all the same"
     shop.broken = {}
-    shop.pass_ms(300_000, step_ms=10_000)
-    assert (shop.ready(revision=2), shop.names(revision=1)) == (2, [])
+    shop.serve(version("v2"))
+    shop.rest()
+    assert (shop.ready(revision=3), shop.names(revision=1)) == (2, [])
 
 
 def test_scaling_up_during_a_roll() -> None:

@@ -4,6 +4,7 @@ import pytest
 from tests.scenarios.home import declared, fleet, job, node, told
 from tests.scenarios.serving import Shop, replicas, service, up
 
+from steersman.decide.autoscale import desired
 from steersman.engine.publish import HOLD_MS_MIN, gateway_config
 from steersman.model.decisions import Scale
 from steersman.model.reasons import Code
@@ -252,6 +253,8 @@ def test_not_to_zero_when_a_start_takes_longer_than_a_request_may_wait() -> None
     shop.tell(ongoing_milli=0)
     shop.pass_ms(11_000)
     assert moves(shop) == [(2, Code.SCALE_LOAD), (1, Code.SCALE_COLD_START)]
+    why = desired(shop.service()).reason
+    assert dict(why.facts) == {"cold_start_ms": shop.service().cold_start_ms, "timeout_ms": 4_000}
 
 
 def test_requests_are_held_for_a_few_cold_starts() -> None:

@@ -3,6 +3,8 @@ and a client that does nothing wrong is served meanwhile and after."""
 
 import contextlib
 import re
+import resource
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +25,8 @@ from steersman.dataplane.gateway.http.limits import Limits
 from steersman.model.service import Gateway
 
 CLOSE = "close"
+FILES_ELSE = 200
+"""Open files of the tests themselves."""
 
 
 @pytest.fixture(scope="module")
@@ -240,6 +244,30 @@ def test_09_a_response_that_nobody_reads_and_idle_connections(scene: Scene) -> N
         scene.healthy()
         wait_for(lambda: scene.stats()[0].connections == 0)
         assert all(one.closed() for one in idle)
+
+
+def test_09_ten_thousand_idle_connections_leave_room_for_who_asks(tmp_path: Path) -> None:
+    """As many as this machine lets a process open; the cap of the gateway is below, so the oldest go."""
+    files_max = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    count = min(10_000, files_max - FILES_ELSE)
+    gateway = Gateway(port=0, connections_per_address_max=4_096)
+    scene = Scene(tmp_path / "home", gateway, sweep_s=0.05)
+    try:
+        scene.healthy()
+        place = (scene.where.address, scene.where.port)
+        before = memory(scene.stats()[0].pid)
+        with contextlib.ExitStack() as stack:
+            for number in range(count):
+                stack.enter_context(socket.create_connection(place, timeout=10))
+                if number % 500 == 0:
+                    scene.healthy()
+            for _ in range(20):
+                scene.healthy()
+            wait_for(lambda: scene.stats()[0].connections <= gateway.connections_max)
+            assert memory(scene.stats()[0].pid) < before + 64 * 2**20
+        scene.healthy()
+    finally:
+        scene.end()
 
 
 def memory(pid: int) -> int:

@@ -3,8 +3,9 @@
 There is no second audit log: every entry is a stored event, vouched for by the chain as it is read.
 """
 
+from collections import deque
 from collections.abc import Collection, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -13,7 +14,7 @@ from steersman.journal.query import Readable
 from steersman.model.codec import EVENT_VERSIONS, decode_event
 from steersman.model.errors import ConflictError
 from steersman.model.events import Event
-from steersman.ports.journal import Record
+from steersman.ports.journal import Head, Record
 
 SCAN_ROWS_MAX = 100_000
 """The most rows one answer of the API looks through."""
@@ -52,6 +53,19 @@ def entries(
         view = entry(record)
         if not wanted.subject or wanted.subject in view.subjects:
             yield view
+
+
+class Headed(Readable, Protocol):
+    """A journal, or a reader of one, that knows where it ends."""
+
+    def head(self) -> Head: ...
+
+
+def newest(journal: Headed, wanted: Filter, limit: int) -> list[EventView]:
+    """The last entries that a filter lets through, so many at most, the oldest of them first."""
+    everything = not wanted.types and not wanted.subject
+    after = max(journal.head().position - limit, 0) if everything else 0
+    return list(deque(entries(journal, wanted, after), limit))
 
 
 def about(journal: Readable, name: str, after: int) -> Iterator[tuple[int, int, Event]]:

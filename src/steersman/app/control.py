@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Sequence
 
 from steersman.app import audit, declare, doctor, keys, logs, serving, views
+from steersman.app.failures import Failures
+from steersman.app.gateway_place import Follower
 from steersman.app.machine import local_fleet, this_machine
 from steersman.app.naming import (
     check_run,
@@ -20,7 +22,7 @@ from steersman.app.naming import (
     find_service,
     full_name,
 )
-from steersman.app.planning import foresee, plan_view
+from steersman.app.planning import foresee, gateway_warnings, plan_view
 from steersman.app.settings import Settings
 from steersman.app.wire import (
     WAIT_MS_MAX,
@@ -42,12 +44,13 @@ from steersman.app.wire import (
 from steersman.engine.engine import Engine
 from steersman.engine.parts import Parts
 from steersman.explain.history import is_of
-from steersman.explain.services import explain_service
+from steersman.explain.services import culprits, explain_service
 from steersman.explain.words import describe
 from steersman.explain.workload import Explanation, explain
 from steersman.guard.secrets import Secrets
 from steersman.model.errors import ConflictError
 from steersman.model.events import Event, RemoveRequested, StopRequested
+from steersman.model.service import Gateway
 from steersman.model.snapshot import FINAL_PHASES, ServiceState, Snapshot, WorkloadState
 from steersman.ports import run_dir
 from steersman.sensors.figures import Figures
@@ -76,6 +79,8 @@ class Control:
         self._secrets = secrets
         self._settings = settings
         self._figures = Figures() if figures is None else figures
+        self._follower = Follower(settings.home)
+        self._failures = Failures(settings.home, parts.journal)
         self._turn = asyncio.Lock()
 
     @property
@@ -103,13 +108,16 @@ class Control:
             warnings=found.warnings,
             position=position,
             gateway=found.gateway,
+            gateway_changes=found.gateway_changes,
         )
 
     async def plan(self, submission: Submission) -> PlanView:
         """What `up` would do; changes nothing. Raises SpecError."""
         here, parsed = await self._read(submission)
-        found = await asyncio.to_thread(declare.compare, parsed, self._engine.snapshot, here)
-        return plan_view(found, foresee(self._engine.preview(found.events)))
+        snapshot = self._engine.snapshot
+        found = await asyncio.to_thread(declare.compare, parsed, snapshot, here)
+        warnings = gateway_warnings(found, snapshot, self._live(snapshot))
+        return plan_view(found, foresee(self._engine.preview(found.events)), warnings)
 
     async def stop(self, name: str) -> NamesView:
         """End a job's run or a service's replicas and keep the declaration. Raises ConflictError."""
@@ -182,7 +190,7 @@ class Control:
         if after is not None and snapshot.position <= after and wait_ms > 0:
             await self._engine.changed(min(wait_ms, self._wait_ms_max(snapshot)))
             snapshot = self._engine.snapshot
-        live = self._live(snapshot)
+        live = await self._whole(snapshot)
         return views.status(snapshot, self._engine.stats(), self._engine.progress, live, owned=owned)
 
     def workload(self, name: str) -> WorkloadView:
@@ -191,10 +199,11 @@ class Control:
         state = find_job(snapshot, name)
         return views.workload(snapshot, state, self._engine.progress, self._parts.artifact_path)
 
-    def service(self, name: str) -> ServiceView:
+    async def service(self, name: str) -> ServiceView:
         """Everything about one service. Raises ConflictError."""
         snapshot = self._engine.snapshot
-        return serving.view(snapshot, find_service(snapshot, name), self._live(snapshot))
+        state = find_service(snapshot, name)
+        return serving.view(snapshot, state, await self._whole(snapshot))
 
     def keys(self) -> KeysView:
         """All API keys, by name."""
@@ -206,12 +215,13 @@ class Control:
         snapshot = self._engine.snapshot
         state = find(snapshot, name)
         whole, since = state.spec.name, state.declared_at - 1
-        heard = serving.listening(snapshot, self._live(snapshot))
+        live = self._live(snapshot)
 
         def explained() -> Explanation:
             records = audit.about(self._parts.journal, whole, since)
             if isinstance(state, ServiceState):
-                return explain_service(snapshot, whole, records, listening=heard)
+                heard, listening = self._failures.look(snapshot), serving.listening(snapshot, live)
+                return explain_service(snapshot, whole, records, listening=listening, heard=heard)
             return explain(snapshot, whole, records)
 
         return await asyncio.to_thread(explained)
@@ -273,13 +283,24 @@ class Control:
 
     def _wait_ms_max(self, snapshot: Snapshot) -> int:
         """How long a question may wait for news. That the gateway listens is no event of the journal."""
-        waits = len(snapshot.services) > 0 and not serving.listening(snapshot, self._live(snapshot))
+        live = self._live(snapshot)
+        waits = len(snapshot.services) > 0 and not (serving.listening(snapshot, live) and live.follows)
         return LISTENING_LOOK_MS if waits else WAIT_MS_MAX
 
     def _live(self, snapshot: Snapshot) -> serving.Live:
         """What is known of the gateway; nothing is read while there is no service."""
-        address = self._parts.gateways.address() if len(snapshot.services) else None
-        return serving.Live(self._figures, address)
+        if not len(snapshot.services):
+            return serving.Live(self._figures, None)
+        address = self._parts.gateways.address()
+        follows = self._follower.follows(snapshot.gateway or Gateway(), address)
+        return serving.Live(self._figures, address, follows)
+
+    async def _whole(self, snapshot: Snapshot) -> serving.Live:
+        """The same, with what is known of replicas that ended badly; files are read when there are any."""
+        live = self._live(snapshot)
+        if not any(culprits(snapshot)):
+            return live
+        return live._replace(failures=await asyncio.to_thread(self._failures.look, snapshot))
 
     async def doctor(self) -> DoctorView:
         """The doctor's findings."""

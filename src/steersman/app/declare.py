@@ -13,7 +13,7 @@ needs no snapshot, and nobody who declares something else waits for it. `store` 
 were read; only who means to commit the events calls it, between `compare` and the commit.
 """
 
-from collections.abc import Collection, Iterator, MutableMapping
+from collections.abc import Collection, Iterator, MutableMapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -27,11 +27,11 @@ from steersman.app.wire import ChangeView, DeclaredView, Document, Submission
 from steersman.model.errors import SpecError
 from steersman.model.events import Event, FleetDeclared, GatewayDeclared, ServiceDeclared, WorkloadDeclared
 from steersman.model.fleet import Fleet
-from steersman.model.service import OnnxModel, Service
+from steersman.model.service import Gateway, OnnxModel, Service
 from steersman.model.snapshot import Phase, ServiceState, Snapshot, WorkloadState
 from steersman.model.units import format_bytes, format_cpu
 from steersman.model.workload import SecretRef, Workload
-from steersman.spec.diff import Diff, diff, diff_services
+from steersman.spec.diff import Change, Diff, diff, diff_gateways, diff_services
 from steersman.spec.digest import digest
 from steersman.spec.parse import Origin, Parsed, merge, parse
 
@@ -67,7 +67,8 @@ class Here(msgspec.Struct, frozen=True, kw_only=True):
 class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     """What a submission comes to. `workloads` are the jobs, then the services.
 
-    `fleet` and `gateway` are the names of a fleet and of a gateway that are new or changed.
+    `fleet` and `gateway` are the names of a fleet and of a gateway that are new or changed; a gateway's
+    changes are told from what holds when none is declared, too.
     """
 
     events: tuple[Event, ...]
@@ -75,6 +76,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     fleet: str | None
     warnings: tuple[str, ...]
     gateway: str | None = None
+    gateway_changes: tuple[ChangeView, ...] = ()
 
 
 def declare(submission: Submission, snapshot: Snapshot, here: Here) -> Declaration:
@@ -107,7 +109,7 @@ def store(parsed: Parsed, home: Path) -> None:
                     error.message,
                     hint=error.hint,
                     source=origin.source,
-                    line=origin.line,
+                    line=origin.line_of("model.onnx"),
                     path="model.onnx",
                 ) from error
 
@@ -133,7 +135,12 @@ def compare(parsed: Parsed, snapshot: Snapshot, here: Here) -> Declaration:
         fleet=None if fleet is None else fleet.name,
         warnings=(*parsed.warnings, *pending, *_too_large(parsed.fleet, here.machine)),
         gateway=None if gateway is None else gateway.name,
+        gateway_changes=() if gateway is None else _gateway_changes(snapshot.gateway, gateway),
     )
+
+
+def _gateway_changes(before: Gateway | None, after: Gateway) -> tuple[ChangeView, ...]:
+    return _views(diff_gateways(before or Gateway(), after))
 
 
 # Fleet.
@@ -204,17 +211,33 @@ def _view(after: Workload | Service, found: Diff, *, again: bool) -> DeclaredVie
     """What a declaration is against the one before. `again`: the one before is not at work."""
     service = isinstance(after, Service)
     if found.kind == "created":
-        return DeclaredView(name=after.name, kind="created", restarts=True, service=service)
+        return DeclaredView(
+            name=after.name, kind="created", restarts=True, service=service, note=_begins_empty(after)
+        )
     if found.kind == "unchanged":
         kind: Literal["again", "unchanged"] = "again" if again else "unchanged"
         return DeclaredView(name=after.name, kind=kind, restarts=again, service=service)
     assert found.kind == "changed", "the new declaration is there"
-    changes = tuple(
-        ChangeView(path=each.path, before=each.before, after=each.after, note=each.note)
-        for each in found.changes
-    )
     restarts = found.restarts or again
-    return DeclaredView(name=after.name, kind="changed", restarts=restarts, changes=changes, service=service)
+    return DeclaredView(
+        name=after.name, kind="changed", restarts=restarts, changes=_views(found.changes), service=service
+    )
+
+
+def _views(changes: Sequence[Change]) -> tuple[ChangeView, ...]:
+    return tuple(
+        ChangeView(path=each.path, before=each.before, after=each.after, note=each.note) for each in changes
+    )
+
+
+def _begins_empty(after: Workload | Service) -> str:
+    """What to add to a new service that keeps no replica while nobody asks."""
+    if not isinstance(after, Service) or after.scaling.min_replicas or after.scaling.initial_replicas:
+        return ""
+    return (
+        "min_replicas is 0: one replica starts to see that the model can be served, and ends again; "
+        "then nothing runs until the first request"
+    )
 
 
 def _parse(document: Document, here: Here, digests: MutableMapping[Path, str]) -> Parsed:
@@ -243,11 +266,12 @@ def _require_secrets(
 ) -> None:
     for item in secrets:
         if item.secret not in known:
+            path = f"secrets.{item.env}"
             raise SpecError(
                 f"{name!r} needs the secret {item.secret!r}, which is not set",
                 hint=f"steer secret set {item.secret}",
                 source=origin.source,
-                line=origin.line,
-                path=f"secrets.{item.env}",
+                line=origin.line_of(path),
+                path=path,
                 code="unknown-secret",
             )

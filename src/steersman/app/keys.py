@@ -94,7 +94,7 @@ def revoke(snapshot: Snapshot, name: str) -> ApiKeyRevoked:
     """The end of a key. Raises ConflictError for one that is not there."""
     known = [key.name for key in snapshot.keys]
     if name not in known:
-        hint = nearest(name, known) if known else "no key was made: steer key create NAME"
+        hint = nearest(name, known) if known else "there are no keys: steer key create NAME"
         raise ConflictError(f"there is no key called {name[:64]!r}", hint=hint, code="unknown-key")
     return ApiKeyRevoked(name=name)
 

@@ -21,6 +21,9 @@ from steersman.ports import run_dir
 ROTATED_MAX = 16
 """The most rotated files that are looked for."""
 UTF8_BYTES_MAX = 4
+TAIL_BYTES = 8 * 1024
+"""How much of a log's end is looked at for its last line."""
+LINE_CHARS_MAX = 500
 
 _PLACE = re.compile(r"([0-9]{1,20}):([0-9]{1,18})")
 
@@ -51,6 +54,18 @@ def read_log(rank_folder: Path, place: str, bytes_max: int = LOG_CHUNK_BYTES) ->
         if not logs:
             return Piece("", place, lost=False, end=True)
         return _read(logs, wanted, bytes_max)
+
+
+def last_line(rank_folder: Path) -> str:
+    """The last line of a rank's output that is not blank, cut to LINE_CHARS_MAX; empty when there is none."""
+    with contextlib.ExitStack() as stack:
+        for log in reversed(_open_logs(rank_folder / run_dir.LOGS, stack)):
+            log.file.seek(max(log.size - TAIL_BYTES, 0))
+            text = log.file.read(TAIL_BYTES).decode("utf-8", "replace")
+            last = next((line for line in map(str.strip, reversed(text.splitlines())) if line), "")
+            if last:
+                return last if len(last) <= LINE_CHARS_MAX else last[: LINE_CHARS_MAX - 1] + "…"
+    return ""
 
 
 def runs_of(home: Path, name: str) -> list[str]:

@@ -56,7 +56,7 @@ def _taken(name: WorkloadName, was: str, becomes: str, origin: Origin) -> SpecEr
         f"{name!r} is {was}, and is declared as {becomes} here",
         hint=f"steer down {name} first, or choose another name",
         source=origin.source,
-        line=origin.line,
+        line=origin.line_of("name"),
         path="name",
     )
 
@@ -76,7 +76,7 @@ def check_inputs(parsed: Parsed, snapshot: Snapshot) -> None:
                 f"{name!r} needs an artifact of {item.workload!r}, which is declared nowhere",
                 hint=nearest(item.workload, [*_jobs(snapshot), *origins]),
                 source=origins[name].source,
-                line=origins[name].line,
+                line=origins[name].line_of(path),
                 path=path,
             )
     reached = _reached([item.workload for _, item in outside], snapshot, origins)
@@ -109,8 +109,9 @@ def check_models(parsed: Parsed, snapshot: Snapshot) -> Iterator[str]:
 def _pending(source: ArtifactRef, origin: Origin, known: Collection[str]) -> str:
     close = get_close_matches(source.workload, known, n=1)
     question = f" (did you mean {close[0]!r}?)" if close else ""
+    place = f"{origin.source}:{origin.line_of(MODEL_PATH)}: {MODEL_PATH}"
     return (
-        f"{origin}: {MODEL_PATH}: no job {source.workload!r} is declared{question}: "
+        f"{place}: no job {source.workload!r} is declared{question}: "
         f"the service waits until one has left {source.artifact!r}"
     )
 

@@ -191,7 +191,9 @@ def _loose_key(gateway: Gateway, origin: Origin) -> tuple[str, ...]:
     if not mode & 0o077:
         return ()
     shown = f"{stat.S_IMODE(mode):04o}"
-    return (f"{origin}: tls.private_key: others on this machine may use it (mode {shown}); chmod 600 it",)
+    path = "tls.private_key"
+    place = f"{origin.source}:{origin.line_of(path)}: {path}"
+    return (f"{place}: others on this machine may use it (mode {shown}); chmod 600 it",)
 
 
 # Paths.
@@ -212,4 +214,4 @@ def _mode(path: Path) -> int:
 
 
 def _wrong(path: str, origin: Origin, message: str, hint: str) -> SpecError:
-    return SpecError(message, hint=hint, source=origin.source, line=origin.line, path=path)
+    return SpecError(message, hint=hint, source=origin.source, line=origin.line_of(path), path=path)

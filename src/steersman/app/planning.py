@@ -9,10 +9,13 @@ from itertools import islice
 from msgspec.structs import replace
 
 from steersman.app.declare import Declaration, Here, declare
+from steersman.app.gateway_place import Follower, foreseen
 from steersman.app.machine import local_fleet, this_machine
+from steersman.app.serving import Live, gateway
 from steersman.app.settings import Settings, check_home
 from steersman.app.views import decision_view
 from steersman.app.wire import PlanView, Submission
+from steersman.drivers.local import LocalGateways
 from steersman.engine.preview import preview
 from steersman.explain.words import describe
 from steersman.guard.secrets import Secrets
@@ -21,8 +24,10 @@ from steersman.journal.reader import SqliteReader
 from steersman.journal.sqlite import SqliteJournal
 from steersman.model.codec import decode_event
 from steersman.model.decisions import Plan
-from steersman.model.events import Decided
+from steersman.model.events import Decided, GatewayDeclared, ServiceDeclared
+from steersman.model.service import Gateway
 from steersman.model.snapshot import Snapshot
+from steersman.sensors.figures import Figures
 from steersman.state.fold import fold
 
 CYCLES_MAX = 16
@@ -31,16 +36,30 @@ FOLD_EVENTS = 10_000
 """Events of one batch of the fold."""
 
 
-def plan_view(found: Declaration, plan: Plan) -> PlanView:
-    """A declaration and the plan that would follow, for people."""
+def gateway_warnings(found: Declaration, snapshot: Snapshot, live: Live) -> tuple[str, ...]:
+    """What to say of the gateway's port: where it listens now, or what it would meet."""
+    declared = next((each.gateway for each in found.events if isinstance(each, GatewayDeclared)), None)
+    now = gateway(snapshot, live)
+    if declared is None and now is not None and now.listens_on:
+        return (now.warning,) if now.warning else ()
+    begins = any(isinstance(each, ServiceDeclared) for each in found.events)
+    if declared is None and not begins:
+        return ()
+    text = foreseen(declared or snapshot.gateway or Gateway(), live.address)
+    return (text,) if text else ()
+
+
+def plan_view(found: Declaration, plan: Plan, warnings: tuple[str, ...] = ()) -> PlanView:
+    """A declaration and the plan that would follow, for people, with what to warn of besides."""
     return PlanView(
         changed=bool(found.events),
         workloads=found.workloads,
         decisions=tuple(decision_view(decision) for decision in plan.decisions),
         fleet=found.fleet,
-        warnings=found.warnings,
+        warnings=(*found.warnings, *warnings),
         idle="" if plan.idle is None else describe(plan.idle),
         gateway=found.gateway,
+        gateway_changes=found.gateway_changes,
     )
 
 
@@ -71,7 +90,10 @@ def plan_offline(submission: Submission, settings: Settings, now_ms: int) -> Pla
     )
     snapshot = stored_snapshot(settings)
     found = declare(submission, snapshot, here)
-    return plan_view(found, foresee(preview(snapshot, found.events, now_ms)))
+    address = LocalGateways(settings.home).address()  # a gateway outlives its control plane
+    follows = Follower(settings.home).follows(snapshot.gateway or Gateway(), address)
+    warnings = gateway_warnings(found, snapshot, Live(Figures(), address, follows))
+    return plan_view(found, foresee(preview(snapshot, found.events, now_ms)), warnings)
 
 
 def stored_snapshot(settings: Settings) -> Snapshot:

@@ -4,15 +4,17 @@ Figures are kept in memory by the sensor that reads the gateway's counters; wher
 follows from them, and None says so.
 """
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import msgspec
 
-from steersman.app.wire import ReplicaView, RevisionView, ServiceRow, ServiceView, SignalView
+from steersman.app.gateway_place import moved
+from steersman.app.wire import GatewayView, ReplicaView, RevisionView, ServiceRow, ServiceView, SignalView
 from steersman.explain import services
 from steersman.explain.words import describe
 from steersman.model.reasons import Code
-from steersman.model.service import GATEWAY_NAME
+from steersman.model.service import GATEWAY_NAME, Gateway
 from steersman.model.snapshot import (
     FINAL_PHASES,
     Phase,
@@ -43,10 +45,13 @@ ANY_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - listened at,
 
 
 class Live(NamedTuple):
-    """What is known of the gateway besides the snapshot."""
+    """What is known besides the snapshot: of the gateway its figures, where it listens, and whether it has
+    taken over what is declared; of replicas that ended badly what they left behind."""
 
     figures: Figures
     address: GatewayAddress | None
+    follows: bool = True
+    failures: services.Heard = services.NOTHING_HEARD
 
 
 def nothing_live() -> Live:
@@ -61,17 +66,35 @@ def listening(snapshot: Snapshot, live: Live) -> bool:
     return live.address is not None and run is not None and run.state is RunState.RUNNING
 
 
-def row(snapshot: Snapshot, state: ServiceState, live: Live) -> ServiceRow:
-    """One service at a glance."""
+def gateway(snapshot: Snapshot, live: Live) -> GatewayView | None:
+    """The gateway, as declared and as it is; None while nobody asked for one."""
+    if not len(snapshot.services) and snapshot.gateway is None:
+        return None
+    declared = snapshot.gateway or Gateway()
+    address = live.address
+    if address is None or not listening(snapshot, live):
+        return GatewayView(address=declared.address, port=declared.port)
+    return GatewayView(
+        address=declared.address,
+        port=declared.port,
+        listens_on=f"{bracketed(address.address)}:{address.port}",
+        settled=live.follows,
+        warning=moved(declared, address) if live.follows else "",
+    )
+
+
+def row(snapshot: Snapshot, state: ServiceState, live: Live, span_ms: int = SPAN_MS) -> ServiceRow:
+    """One service at a glance; its figures are of the last `span_ms`."""
     spec, scaling = state.spec, state.spec.scaling
     heard = listening(snapshot, live)
-    found = services.standing(snapshot, state, listening=heard)
-    figures = live.figures.service_figures(spec.name, SPAN_MS, state.declared_at)
+    found = services.standing(snapshot, state, listening=heard, heard=live.failures)
+    told = live.failures.get(found.failing)
+    figures = live.figures.service_figures(spec.name, span_ms, state.declared_at)
     failed = state.failed if services.given_up(state) else None
     return ServiceRow(
         name=spec.name,
         phase=found.phase,
-        settled=settled(snapshot, state, heard=heard),
+        settled=settled(snapshot, state, heard=heard and live.follows),
         ready=found.answering,
         target=found.wanted,
         min_replicas=scaling.min_replicas,
@@ -80,8 +103,8 @@ def row(snapshot: Snapshot, state: ServiceState, live: Live) -> ServiceRow:
         revision=0 if state.serving is None else state.serving.number,
         rolling=None if state.rolling is None else state.rolling.number,
         failed=None if failed is None else failed.number,
-        requests_per_second=None if figures is None else _per_second(figures.arrivals_milli),
-        errors_per_second=None if figures is None else _errors(figures),
+        requests_per_second=None if figures is None else _per_second(figures, frozenset()),
+        errors_per_second=None if figures is None else _per_second(figures, OF_CALLERS),
         p50_ms=None if figures is None else quantile_ms(figures.latency_us, 500),
         p95_ms=None if figures is None else quantile_ms(figures.latency_us, 950),
         p99_ms=None if figures is None else quantile_ms(figures.latency_us, 990),
@@ -100,6 +123,8 @@ def row(snapshot: Snapshot, state: ServiceState, live: Live) -> ServiceRow:
         cold_start_ms=state.cold_start_ms,
         stopping=state.stop_requested,
         removing=state.removing,
+        failing=found.failing,
+        said="" if told is None else told.line,
     )
 
 
@@ -107,18 +132,19 @@ def url(address: GatewayAddress | None, name: str) -> str:
     """Where the service is asked with plain JSON."""
     if address is None:
         return ""
-    host = ANY_HOSTS.get(address.address, address.address)
-    if ":" in host and not host.startswith("["):
-        host = f"[{host}]"
+    host = bracketed(ANY_HOSTS.get(address.address, address.address))
     return f"http{'s' if address.tls else ''}://{host}:{address.port}/predict/{name}"
 
 
-def _per_second(milli: int) -> float:
-    return round(milli / 1000, 3)
+def bracketed(host: str) -> str:
+    """A host as a URL has it: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
-def _errors(figures: ServiceFigures) -> float:
-    count = sum(number for name, number in figures.outcomes.items() if name not in OF_CALLERS)
+def _per_second(figures: ServiceFigures, without: Collection[str]) -> float:
+    """How many requests ended a second, some outcomes left out: all rates count the same requests, for one
+    that arrived before the span and ended in it would be an error without a request."""
+    count = sum(number for name, number in figures.outcomes.items() if name not in without)
     return round(count * 1000 / max(figures.span_ms, 1), 3)
 
 
@@ -145,7 +171,8 @@ def _complete(snapshot: Snapshot, state: ServiceState, newest: Revision, *, hear
     mine = [ref for ref in state.replicas if ref.revision == newest.number and not ref.retiring]
     lacking = [snapshot.workloads[ref.name] for ref in mine if not _ready(snapshot, ref)]
     if len(mine) - len(lacking) >= services.wanted(state):
-        return heard or _gateway_held(snapshot)
+        taken_over = state.rolling is None  # until then the next cycle has something to decide
+        return taken_over and (heard or _gateway_held(snapshot))
     return bool(lacking) and all(map(_held, lacking))
 
 
@@ -183,7 +210,7 @@ def view(snapshot: Snapshot, state: ServiceState, live: Live) -> ServiceView:
     """Everything about one service."""
     figures = live.figures.service_figures(state.spec.name, LONG_SPAN_MS, state.declared_at)
     return ServiceView(
-        row=row(snapshot, state, live),
+        row=row(snapshot, state, live, LONG_SPAN_MS),
         spec=msgspec.to_builtins(state.spec),
         digest=state.digest,
         revisions=tuple(_revisions(state, figures)),
@@ -193,6 +220,7 @@ def view(snapshot: Snapshot, state: ServiceState, live: Live) -> ServiceView:
         ),
         span_ms=None if figures is None else figures.span_ms,
         cpu_seconds_per_1000=None if figures is None else _cpu(figures.outcomes, _cpu_us(figures)),
+        gateway=gateway(snapshot, live),
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from steersman.app.serving import HELD_BY_FLEET, Live, nothing_live
+from steersman.app.serving import HELD_BY_FLEET, Live, gateway, nothing_live
 from steersman.app.serving import row as service_row
 from steersman.app.wire import (
     ArtifactView,
@@ -64,6 +64,7 @@ def status(
         workloads=tuple(row(snapshot, state, progress) for state in shown),
         services=tuple(service_row(snapshot, state, here) for _, state in snapshot.services.sorted_items()),
         owned=sum(map(is_owned, jobs)),
+        gateway=gateway(snapshot, here),
     )
 
 
@@ -108,6 +109,7 @@ def row(snapshot: Snapshot, state: WorkloadState, progress: Progress) -> Row:
         stopping=state.stop_requested,
         removing=state.removing,
         service=state.service,
+        fix="" if why is None else fix(why, state.spec.name) or "",
     )
 
 

@@ -63,13 +63,17 @@ class ChangeView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeclaredView(msgspec.Struct, frozen=True, kw_only=True):
-    """One job or service of a submission against what is there. ``again``: unchanged, and asked for anew."""
+    """One job or service of a submission against what is there. ``again``: unchanged, and asked for anew.
+
+    `note` is what one should know of it besides.
+    """
 
     name: str
     kind: Literal["created", "changed", "unchanged", "again"]
     restarts: bool = False
     changes: tuple[ChangeView, ...] = ()
     service: bool = False
+    note: str = ""
 
 
 class UpView(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +84,7 @@ class UpView(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
     position: int = 0
     gateway: str | None = None
+    gateway_changes: tuple[ChangeView, ...] = ()
 
 
 class DecisionView(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,6 +110,7 @@ class PlanView(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
     idle: str = ""
     gateway: str | None = None
+    gateway_changes: tuple[ChangeView, ...] = ()
 
 
 class NamesView(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,7 +126,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     `reason` is in words and `code` its stable code; `step` to `samples_per_second` are the run's last report.
     `declared_at` is the journal position that gives a workload its place among those of one priority.
     `cpu_milli` to `accelerators` are asked for by each of `num_nodes` ranks. `rank` is the one that the
-    reason is about, when it is about one.
+    reason is about, when it is about one. `fix` is what a person could do.
     """
 
     name: str
@@ -153,6 +159,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     stopping: bool = False
     removing: bool = False
     service: str | None = None
+    fix: str = ""
 
 
 class ServiceRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,9 +167,10 @@ class ServiceRow(msgspec.Struct, frozen=True, kw_only=True):
 
     `ready` counts the replicas that answer, `target` how many should, `replicas` all there are, those that
     drain included. `revision` serves (0: none yet), `rolling` is on its way, `failed` is the newest
-    declaration's when that was given up. Rates and percentiles are of the last seconds; None is unknown, or
-    nothing came. `errors` are those of the service's making, not of its callers'. `replica` is the one that
-    the reason is about.
+    declaration's when that was given up. Rates and percentiles are of the requests that ended in the last
+    seconds, all of the same span; None is unknown, or nothing came. `errors` are those of the service's
+    making, not of its callers'. `replica` is the one that the reason is about; `failing` is one that ended
+    badly, and `said` the last line of its log.
     """
 
     name: str
@@ -196,6 +204,20 @@ class ServiceRow(msgspec.Struct, frozen=True, kw_only=True):
     cold_start_ms: int | None = None
     stopping: bool = False
     removing: bool = False
+    failing: str = ""
+    said: str = ""
+
+
+class GatewayView(msgspec.Struct, frozen=True, kw_only=True):
+    """The gateway as it is declared (`address`, `port`; 0 is any), and as it is: `listens_on` is
+    ``ADDRESS:PORT``, empty when it does not run. `settled`: it has taken over what is declared, or does not
+    run. `warning` says when it listens elsewhere than it was told to."""
+
+    address: str
+    port: int
+    listens_on: str = ""
+    settled: bool = True
+    warning: str = ""
 
 
 class NodeView(msgspec.Struct, frozen=True, kw_only=True):
@@ -226,6 +248,7 @@ class StatusView(msgspec.Struct, frozen=True, kw_only=True):
     workloads: tuple[Row, ...]
     services: tuple[ServiceRow, ...] = ()
     owned: int = 0
+    gateway: GatewayView | None = None
 
 
 class RankView(msgspec.Struct, frozen=True, kw_only=True):
@@ -330,6 +353,7 @@ class ServiceView(msgspec.Struct, frozen=True, kw_only=True):
     signals: tuple[SignalView, ...]
     span_ms: int | None = None
     cpu_seconds_per_1000: float | None = None
+    gateway: GatewayView | None = None
 
 
 class KeyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -18,6 +18,7 @@ from steersman.model.reasons import Code, Reason, reason
 from steersman.model.snapshot import Phase, Run, RunState, Snapshot, WorkloadState
 from steersman.state.derive import interval_outdated
 from steersman.state.ends import EndKind, rank_failed, run_end_kind, run_was_short, worst_end
+from steersman.state.services import served
 
 _EVENT_OF: dict[EndKind, str] = {"error": "error", "interruption": "interruption", "yielded": "interruption"}
 
@@ -96,17 +97,16 @@ def _next_try(snapshot: Snapshot, state: WorkloadState, run: Run, kind: EndKind)
 def _again(snapshot: Snapshot, state: WorkloadState, run: Run) -> Requeue:
     """A replica or the gateway ended by itself: it is wanted for as long as it is there.
 
-    One that had served for a while comes back at once; one that ends soon, or never was ready, backs off.
-    The gateway does not say when it is ready: running is serving.
+    One that had served for a while comes back at once; one that ends soon, or never was ready, backs off,
+    longer each time. What was done to a replica is no failure of its own and is not counted as one.
     """
-    policy = snapshot.policy
-    served = run.ready_ms is not None or state.spec.body.program == "gateway"
-    if served and not run_was_short(run, policy):
-        delay = 0
-    else:
-        delay = backoff_ms(policy, 1 if run.ready_ms is not None else state.failures + 1)
-    why = reason(Code.RETRY_REPLICA, delay_ms=delay, failures=state.failures + 1, **_end_facts(run))
-    return _requeue(state, snapshot.now_ms + delay, why, counted=True)
+    done_to_it = worst_end(run).cause == "lost" or run.stop == "preempted"
+    counted = state.service is None or not done_to_it
+    owner = None if state.service is None else snapshot.services[state.service]
+    well = served(owner, state, run, snapshot.policy)
+    delay = 0 if well else backoff_ms(snapshot.policy, state.failures + 1)
+    why = reason(Code.RETRY_REPLICA, delay_ms=delay, failures=state.failures + counted, **_end_facts(run))
+    return _requeue(state, snapshot.now_ms + delay, why, counted=counted)
 
 
 def _success(state: WorkloadState) -> Finish:

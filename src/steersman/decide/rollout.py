@@ -3,10 +3,12 @@
 Theory of operation. A revision is a declaration and the content of its model. When either changes a new one
 is begun, and its replicas join up to `surge_max` above the target; a replica of the old one is retired only
 when as many as the target are ready without it. When the new one has its target ready and the old has no
-replica left, it has taken over. It is given up when a replica of it crashes again and again, or does not
-get ready in time, before any ever was: then its replicas go, and those of the old revision, none of which
-was retired for it, serve on. A first revision has nothing to fall back to and is tried for as long as it is
-declared.
+replica left, it has taken over. Ready counts for that only once it has lasted for `ready_ms_min`. It is given
+up when a replica of it crashes again and again, or does not get ready in time, while none has been ready for
+so long: then its replicas go, and those of the old revision, none of which was retired for it, serve on. A
+first revision has nothing to fall back to and is tried for as long as it is declared, unless a replica says
+that its model can never be loaded: then it is given up too, until declaration or model change. What was done
+to a replica (a lost node, a preemption) is no crash of its revision.
 
 Every replica is a job of its own, recorded whole in `Spawn`; what its end means is for `recover`. Here is
 only how many there are, of which revision. Those that are not ready go first, then the youngest. The
@@ -41,6 +43,7 @@ from steersman.model.snapshot import (
     WorkloadState,
 )
 from steersman.model.workload import Input, Job, ReplicaSpec, Retry, Workload
+from steersman.state.services import served_for_a_while
 
 EXIT_CONFIG = 78
 """EX_CONFIG: the replica says that its model can never be loaded."""
@@ -65,9 +68,15 @@ class Replica(NamedTuple):
     run: Run | None
 
     @property
+    def ready_ms(self) -> int | None:
+        """Since when it answers requests; None when it does not."""
+        run = self.run
+        return run.ready_ms if run is not None and run.state is RunState.RUNNING else None
+
+    @property
     def ready(self) -> bool:
         """Whether it answers requests."""
-        return self.run is not None and self.run.state is RunState.RUNNING and self.run.ready_ms is not None
+        return self.ready_ms is not None
 
     @property
     def begun_ms(self) -> int | None:
@@ -133,8 +142,8 @@ def _judge(snapshot: Snapshot, state: ServiceState) -> Iterator[Decision]:
         yield from _roll(snapshot, state, state.rolling, replicas)
     elif state.serving is not None:
         yield from _keep(snapshot, state, state.serving, replicas)
-    elif missing is not None and state.reason != missing:
-        yield Hold(workload=name, reason=missing)
+    else:
+        yield from _without(state, replicas, missing)
 
 
 # Which revision.
@@ -159,15 +168,18 @@ def model_of(snapshot: Snapshot, spec: Service) -> tuple[str | None, Reason | No
     return None, reason(code, workload=source, artifact=artifact, phase=phase)
 
 
+def _newest(state: ServiceState) -> Revision | None:
+    return state.serving if state.rolling is None else state.rolling
+
+
 def _is_new(state: ServiceState, digest: str | None) -> bool:
-    current = state.serving if state.rolling is None else state.rolling
     wanted = (state.generation, digest)
-    known = (current, state.failed)
+    known = (_newest(state), state.failed)
     return all(item is None or (item.generation, item.model_digest) != wanted for item in known)
 
 
 def _why_new(state: ServiceState) -> Reason:
-    current = state.serving if state.rolling is None else state.rolling
+    current = _newest(state)
     if current is None:
         return reason(Code.FIRST_REVISION)
     same = current.generation == state.generation
@@ -175,6 +187,22 @@ def _why_new(state: ServiceState) -> Reason:
 
 
 # Replicas.
+
+
+def _without(state: ServiceState, replicas: list[Replica], missing: Reason | None) -> Iterator[Decision]:
+    """No revision: there is no model yet, or the only one was given up, and its replicas go.
+
+    What answers of one before, which it was to replace and which had not taken over, serves on.
+    """
+    why = state.failed_reason if missing is None else missing
+    assert why is not None, "what can be begun is begun"
+    failed = None if state.failed is None else state.failed.number
+    useful = [item for item in replicas if item.ready and item.ref.revision != failed]
+    yield from (_retire(state, item, why) for item in replicas if item not in useful)
+    for item in _least_wanted(useful)[: max(len(useful) - state.target, 0)]:
+        yield _retire(state, item, reason(Code.REPLICA_SURPLUS, target=state.target))
+    if state.reason != why:
+        yield Hold(workload=state.spec.name, reason=why)
 
 
 def _keep(
@@ -194,7 +222,7 @@ def _keep(
         yield _spawn(state, serving, ordinal, reason(Code.REPLICA_NEEDED, target=state.target))
     for item in _least_wanted(ours)[: max(-lacking, 0)]:
         yield _retire(state, item, reason(Code.REPLICA_SURPLUS, target=state.target))
-    ready = sum(item.ready for item in ours)
+    ready = sum(_lasts(snapshot, state, item) for item in ours)
     for item in _superseded(state, others, ready, state.target):
         yield _retire(state, item, _replaced(serving))
     yield from _told(state, serving, ours)
@@ -207,14 +235,14 @@ def _roll(
     target = max(state.target, 1)  # a revision takes over only once one replica of it has been ready
     new = [item for item in replicas if item.ref.revision == rolling.number]
     failure = _failure(snapshot, state, rolling, new)
-    if failure is not None and state.serving is not None:
+    if failure is not None and (state.serving is not None or any(map(_hopeless, new))):
         yield FailRollout(workload=state.spec.name, revision=rolling.number, reason=failure)
         return
     stuck, going = _parted(snapshot, state, replicas)
     yield from (_retire(state, item, _why_stuck(state)) for item in stuck)
     new = [item for item in going if item.ref.revision == rolling.number]
     old = [item for item in going if item.ref.revision != rolling.number]
-    ready = sum(item.ready for item in new)
+    ready = sum(_lasts(snapshot, state, item) for item in new)
     if ready >= target and not old:
         why = reason(Code.ROLLED_OUT, revision=rolling.number, replicas=ready)
         yield Promote(workload=state.spec.name, revision=rolling.number, reason=why)
@@ -258,26 +286,59 @@ def _least_wanted(replicas: list[Replica]) -> list[Replica]:
     return [item for item in young if not item.ready] + [item for item in young if item.ready]
 
 
+def _lasts(snapshot: Snapshot, state: ServiceState, item: Replica) -> bool:
+    """Whether it has been ready for as long as it takes to count as taking over."""
+    due_ms = _lasts_ms(state, item)
+    return due_ms is not None and snapshot.now_ms >= due_ms
+
+
+def _lasts_ms(state: ServiceState, item: Replica) -> int | None:
+    return None if item.ready_ms is None else item.ready_ms + state.spec.rollout.ready_ms_min
+
+
 def _failure(
     snapshot: Snapshot, state: ServiceState, revision: Revision, replicas: list[Replica]
 ) -> Reason | None:
-    """Why a revision that nobody has seen ready should be given up; None when it should not."""
-    if any(item.ready for item in replicas):
+    """Why a revision that nobody has seen ready for long should be given up; None when it should not."""
+    if any(_lasts(snapshot, state, item) for item in replicas):
         return None
-    for item in replicas:
-        end = None if item.job.last_run is None else item.job.last_run.ranks[0].end
-        hopeless = end is not None and end.exit_code == EXIT_CONFIG
-        if item.job.failures and (hopeless or item.job.failures >= state.spec.rollout.crashes_max):
-            facts: dict[str, str | int] = {"replica": item.ref.name, "failures": item.job.failures}
-            if end is not None and end.exit_code is not None:
-                facts["exit_code"] = end.exit_code
-            if end is not None and end.signal is not None:
-                facts["signal"] = end.signal
-            return reason(Code.REPLICA_CRASHED, revision=revision.number, **facts)
+    for item in sorted(replicas, key=lambda item: not _hopeless(item)):  # what says most is told first
+        if _hopeless(item) or _crashes(snapshot, state, item) >= state.spec.rollout.crashes_max:
+            return _crashed(revision, item, max(_crashes(snapshot, state, item), 1))
         if _overdue(snapshot, state, item):
-            facts = {"replica": item.ref.name, "ready_timeout_ms": state.spec.rollout.ready_timeout_ms}
-            return reason(Code.REPLICA_STUCK, revision=revision.number, **facts)
+            limit_ms, name = state.spec.rollout.ready_timeout_ms, item.ref.name
+            return reason(
+                Code.REPLICA_STUCK, revision=revision.number, replica=name, ready_timeout_ms=limit_ms
+            )
     return None
+
+
+def _hopeless(item: Replica) -> bool:
+    """Whether its last end said that its model can never be loaded."""
+    end = None if item.job.last_run is None else item.job.last_run.ranks[0].end
+    return end is not None and end.exit_code == EXIT_CONFIG
+
+
+def _crashes(snapshot: Snapshot, state: ServiceState, item: Replica) -> int:
+    """How many times it ended badly: in a row, or in all when the last was soon after it was ready, for there
+    its job begins to count anew."""
+    job, last = item.job, item.job.last_run
+    if last is None or served_for_a_while(last, state, snapshot.policy):
+        return 0
+    return job.failures if last.ready_ms is None else job.attempts
+
+
+def _crashed(revision: Revision, item: Replica, crashes: int) -> Reason:
+    facts: dict[str, str | int] = {"replica": item.ref.name, "failures": crashes}
+    last = item.job.last_run
+    end = None if last is None else last.ranks[0].end
+    if last is not None and last.ready_ms is not None:
+        facts["ready"] = 1
+    if end is not None and end.exit_code is not None:
+        facts["exit_code"] = end.exit_code
+    if end is not None and end.signal is not None:
+        facts["signal"] = end.signal
+    return reason(Code.REPLICA_CRASHED, revision=revision.number, **facts)
 
 
 def _overdue(snapshot: Snapshot, state: ServiceState, item: Replica) -> bool:
@@ -303,11 +364,15 @@ def _why_stuck(state: ServiceState) -> Reason:
 
 
 def _deadlines(snapshot: Snapshot, state: ServiceState) -> Iterator[int]:
+    newest = _newest(state)
     for item in replicas_of(snapshot, state):
+        due_ms = None
         if item.begun_ms is not None:
             due_ms = item.begun_ms + state.spec.rollout.ready_timeout_ms
-            if due_ms > snapshot.now_ms:  # what is due was judged just now
-                yield due_ms
+        elif newest is not None and item.ref.revision == newest.number:
+            due_ms = _lasts_ms(state, item)
+        if due_ms is not None and due_ms > snapshot.now_ms:  # what is due was judged just now
+            yield due_ms
 
 
 def _told(state: ServiceState, revision: Revision, replicas: list[Replica]) -> Iterator[Decision]:

@@ -2,7 +2,8 @@
 
 A replica is listed from the moment its run is decided, so that the gateway finds it the moment it listens,
 and no longer than it is wanted. `hold_ms` is how long a request may wait for a first replica: a few times
-what a cold start was measured to take, never longer than a request may take in all.
+what a cold start was measured to take, never longer than a request may take in all, and not at all when no
+replica will come: the service was stopped, or its only revision given up.
 """
 
 from collections.abc import Callable
@@ -35,6 +36,7 @@ def gateway_config(snapshot: Snapshot, socket: Callable[[str], str]) -> GatewayC
 
 def _service(snapshot: Snapshot, state: ServiceState, socket: Callable[[str], str]) -> ServiceConfig:
     spec = state.spec
+    hopeless = state.stop_requested or (state.failed is not None and not (state.serving or state.rolling))
     hold_ms = max(HOLD_MS_MIN, HOLD_COLD_STARTS * (state.cold_start_ms or 0))
     targets: dict[int, list[ReplicaTarget]] = {}
     for ref in state.replicas:
@@ -53,5 +55,5 @@ def _service(snapshot: Snapshot, state: ServiceState, socket: Callable[[str], st
         limits=spec.limits,
         inputs=spec.inputs,
         slo_latency_ms=spec.slo_latency_p99_ms,
-        hold_ms=0 if state.stop_requested else min(hold_ms, spec.limits.timeout_ms),
+        hold_ms=0 if hopeless else min(hold_ms, spec.limits.timeout_ms),
     )

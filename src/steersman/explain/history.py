@@ -144,7 +144,7 @@ def _service_words(decision: ServiceDecision, why: str) -> str:
         case Promote():
             return why
         case FailRollout():
-            return f"give up revision {decision.revision}; what served before serves on: {why}"
+            return f"give up revision {decision.revision}; what served before, if anything, serves on: {why}"
         case Spawn():
             replica = f" of revision {decision.revision}" if decision.revision else ""
             return f"add {decision.job.name}{replica}: {why}"

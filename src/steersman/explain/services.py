@@ -6,13 +6,15 @@ waits for; only then the service's own line. The votes of the signals are recomp
 arithmetic, so that what is told is what is decided.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 
 import msgspec
+from msgspec.structs import replace
 
 from steersman.decide.autoscale import delay_ms, desired, votes
 from steersman.decide.rollout import EXIT_CONFIG, Replica, replicas_of
-from steersman.explain.history import history
+from steersman.explain.history import history, is_of
 from steersman.explain.refusals import REFUSALS_SHOWN_MAX, counts, refusals, rivals
 from steersman.explain.words import describe, fix, signal_words
 from steersman.explain.workload import Explanation, current_reason
@@ -30,10 +32,24 @@ GIVEN_UP = frozenset({Code.REPLICA_CRASHED, Code.REPLICA_STUCK})
 WAITING = frozenset({Phase.DECLARED, Phase.QUEUED})
 
 
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What a replica that ended badly left behind: why it ended, as in `RankExited`, and its log's last line;
+    empty where nobody knows."""
+
+    cause: str = ""
+    line: str = ""
+
+
+Heard = Mapping[str, Told]
+"""Of replicas, and of the gateway, by name."""
+NOTHING_HEARD: Heard = MappingProxyType({})
+
+
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a service stands. `phase` is one of: serving, rolling, starting, waiting, failing, stopping,
-    stopped, scaled-to-zero. `ready` counts the newest revision's replicas that answer, `answering` all of
-    them; `wanted` is how many of the newest it should have. `subject` is what the reason is about."""
+    """Where a service stands. `phase` is one of: serving, rolling, starting, waiting, failing,
+    failed, stopping, stopped, scaled-to-zero. `ready` counts the newest revision's replicas that answer,
+    `answering` all of them; `wanted` is how many of the newest it should have. `subject` is what the reason
+    is about, `failing` who ended badly, when that is the reason."""
 
     phase: str
     ready: int
@@ -43,24 +59,30 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     why: str
     fix: str
     subject: str
+    failing: str = ""
 
 
-def standing(snapshot: Snapshot, state: ServiceState, *, listening: bool) -> Standing:
+def standing(
+    snapshot: Snapshot, state: ServiceState, *, listening: bool, heard: Heard = NOTHING_HEARD
+) -> Standing:
     """Where it stands; `listening`: somebody takes requests for it."""
     replicas = replicas_of(snapshot, state)
     newest = newest_revision(state)
     mine = [item for item in replicas if newest is not None and item.ref.revision == newest.number]
     gateway = None if listening else snapshot.workloads.get(GATEWAY_NAME)
-    why, subject = _reason(snapshot, state, mine, gateway)
+    recorded, subject = _reason(snapshot, state, mine, gateway)
+    why = None if recorded is None else caused(snapshot, recorded, heard)
+    text = _words(state, why, subject, failed=recorded is state.failed_reason)
     return Standing(
         phase=_phase(state, replicas, gateway, listening=listening),
         ready=sum(item.ready for item in mine),
         answering=sum(item.ready for item in replicas),
         wanted=wanted(state),
         code="" if why is None else why.code.value,
-        why=_words(state, why, subject) + ("" if listening else _without_gateway(state, replicas, subject)),
+        why=text + ("" if listening else _without_gateway(state, replicas, subject)),
         fix="" if why is None else fix(why, subject) or "",
         subject=subject,
+        failing="" if why is None else _failing(why, subject),
     )
 
 
@@ -88,6 +110,46 @@ def _renewed(state: ServiceState) -> bool:
     return state.rolling is not None and state.rolling.generation != state.generation
 
 
+# Who failed.
+
+
+def culprits(snapshot: Snapshot) -> Iterator[str]:
+    """The replicas that ended badly and are why a service is not as it should be; the gateway too when it is
+    one of the reasons. Some may be forgotten already. In order, each once."""
+    found: set[str] = set()
+    for _, state in snapshot.services.sorted_items():
+        reasons = (state.failed_reason, state.reason)
+        found |= {_failing(why, "") for why in reasons if why is not None}
+        found |= {ref.name for ref in state.replicas if _backs_off(snapshot, ref.name)}
+    if _backs_off(snapshot, GATEWAY_NAME):
+        found.add(GATEWAY_NAME)
+    yield from sorted(found - {""})
+
+
+def _backs_off(snapshot: Snapshot, name: WorkloadName) -> bool:
+    job = snapshot.workloads.get(name)
+    return job is not None and job.phase is Phase.BACKOFF
+
+
+def _failing(why: Reason, subject: str) -> str:
+    """Whose log tells more of it."""
+    if why.code in GIVEN_UP:
+        return str(dict(why.facts).get("replica", ""))
+    return subject if why.code is Code.RETRY_REPLICA else ""
+
+
+def caused(snapshot: Snapshot, why: Reason, heard: Heard) -> Reason:
+    """The reason, with how its replica ended: a decision on a revision records only with which code."""
+    facts = dict(why.facts)
+    if why.code is not Code.REPLICA_CRASHED or "cause" in facts:
+        return why
+    name = str(facts.get("replica", ""))
+    job = snapshot.workloads.get(name)
+    end = None if job is None or job.last_run is None else job.last_run.ranks[0].end
+    cause = end.cause if end is not None else heard.get(name, Told()).cause
+    return replace(why, facts=tuple(sorted({**facts, "cause": cause}.items()))) if cause else why
+
+
 # The word.
 
 
@@ -107,7 +169,7 @@ def _phase(
 def _phase_without(state: ServiceState, phases: list[Phase]) -> str:
     """Of a service none of whose replicas answers."""
     if newest_revision(state) is None:
-        return "waiting"
+        return "failed" if given_up(state) else "waiting"
     if state.target == 0 and state.rolling is None:
         return "scaled-to-zero"
     if given_up(state) or Phase.BACKOFF in phases:
@@ -146,11 +208,16 @@ def _trouble(job: WorkloadState) -> int:
     return order.index(job.phase) if job.phase in order else len(order)
 
 
-def _words(state: ServiceState, why: Reason | None, subject: str) -> str:
+def _words(state: ServiceState, why: Reason | None, subject: str, *, failed: bool) -> str:
     if why is None:
         return "not judged yet"
     text = describe(why)
-    if why is state.failed_reason and state.failed is not None and given_up(state):
+    if state.rolling is not None and not state.target and why.code is Code.SERVING:
+        return (
+            f"one replica starts to see that revision {state.rolling.number} can be served; "
+            "then none is kept while nobody asks"
+        )
+    if failed and state.failed is not None and given_up(state):
         kept = "" if state.serving is None else f"; revision {state.serving.number} serves on"
         return f"revision {state.failed.number} was given up: {text}{kept}"
     if subject == state.spec.name:
@@ -175,6 +242,7 @@ def explain_service(
     records: Iterable[tuple[int, int, Event]],
     *,
     listening: bool = True,
+    heard: Heard = NOTHING_HEARD,
 ) -> Explanation:
     """Explain one service; `records` are (position, time, event) of the journal, in order.
 
@@ -183,7 +251,7 @@ def explain_service(
     state = snapshot.services.get(name)
     if state is None:
         raise ConflictError(f"there is no service {name!r}", hint="steer status", code="unknown-workload")
-    found = standing(snapshot, state, listening=listening)
+    found = standing(snapshot, state, listening=listening, heard=heard)
     queued = next((item.job for item in replicas_of(snapshot, state) if item.job.phase is Phase.QUEUED), None)
     lacks = () if queued is None else refusals(snapshot, queued)
     blocked = snapshot.workloads.get(WorkloadName(found.subject))
@@ -196,7 +264,7 @@ def explain_service(
         size=_size(state),
         code=found.code,
         fix=cure or found.fix or None,
-        facts=tuple(_facts(snapshot, state)),
+        facts=tuple(_facts(snapshot, state, heard)),
         refused=tuple((code.value, count) for code, count in counts(lacks)),
         refusals=lacks[:REFUSALS_SHOWN_MAX],
         rivals=() if queued is None else rivals(snapshot, queued),
@@ -221,9 +289,12 @@ def _size(state: ServiceState) -> str:
     return f"{state.target} of {scaling.min_replicas} to {scaling.max_replicas} replicas of {each}"
 
 
-def _facts(snapshot: Snapshot, state: ServiceState) -> Iterator[str]:
+def _facts(snapshot: Snapshot, state: ServiceState, heard: Heard) -> Iterator[str]:
     yield from _scaling_facts(snapshot, state)
-    yield from _revision_facts(state)
+    yield from _revision_facts(snapshot, state, heard)
+    for name, told in sorted(heard.items()):
+        if told.line and is_of(name, state.spec.name):
+            yield f"{name} said last: {told.line}"
     for item in replicas_of(snapshot, state):
         yield f"{item.ref.name} (revision {item.ref.revision}): {replica_words(snapshot, item)}"
     retiring = [ref.name for ref in state.replicas if ref.retiring]
@@ -264,13 +335,13 @@ def _about(duration_ms: int) -> str:
     return format_duration_ms(duration_ms if duration_ms < 1_000 else duration_ms // 1_000 * 1_000)
 
 
-def _revision_facts(state: ServiceState) -> Iterator[str]:
+def _revision_facts(snapshot: Snapshot, state: ServiceState, heard: Heard) -> Iterator[str]:
     for word, revision in (("serves", state.serving), ("is on its way", state.rolling)):
         if revision is not None:
             model = "" if revision.model_digest is None else f", model {revision.model_digest}"
             yield f"revision {revision.number} {word}{model}"
     if state.failed is not None and state.failed_reason is not None:
-        why = describe(state.failed_reason)
+        why = describe(caused(snapshot, state.failed_reason, heard))
         yield f"revision {state.failed.number} was given up: {why}{_cause(state.failed_reason)}"
 
 

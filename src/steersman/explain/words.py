@@ -256,7 +256,8 @@ _WORDS: Mapping[Code, Callable[[Facts], str]] = {
         f"revision {facts.get('revision', '?')} has taken over with {_replicas(facts, 'replicas')} ready"
     ),
     Code.REPLICA_CRASHED: lambda facts: (
-        f"{facts.get('replica', 'its replica')} {_end_of(facts)} before it was ready"
+        f"{facts.get('replica', 'its replica')} {_end_of(facts)} "
+        + ("soon after it was ready" if "ready" in facts else "before it was ready")
         + (f", {facts['failures']} times in a row" if int(facts.get("failures", 0)) > 1 else "")
     ),
     Code.WAITING_READY: lambda facts: (
@@ -265,7 +266,7 @@ _WORDS: Mapping[Code, Callable[[Facts], str]] = {
     Code.SERVING: lambda facts: (
         f"{_replicas(facts, 'ready')} {_are(facts, 'ready')} ready{_of_revision(facts)}"
         if int(facts.get("target", 1))
-        else "scaled to zero; the first request starts a replica"
+        else "no replica is kept while nobody asks; the first request starts a replica"
     ),
     Code.GATEWAY_NEEDED: _always("there is a service, and requests come through the gateway"),
     Code.SUCCEEDED: _always("succeeded"),
@@ -313,10 +314,12 @@ def _log(facts: Facts) -> str:
     return f"see its log (steer logs {facts.get('replica', facts[_NAME])}{rank})"
 
 
-def _see_log(facts: Facts, advice: str) -> str:
-    if facts.get("cause") == "memory":
-        return "raise resources.memory, and declare it again"
-    return f"{_log(facts)}; {advice}"
+_MORE_MEMORY = "raise resources.memory, and declare it again"
+
+
+def _unless_memory(otherwise: Callable[[Facts], str]) -> Callable[[Facts], str]:
+    """What helps, but for who ended for want of memory: the log does not tell that, and more of it helps."""
+    return lambda facts: _MORE_MEMORY if facts.get("cause") == "memory" else otherwise(facts)
 
 
 def _mend(facts: Facts) -> str:
@@ -342,19 +345,22 @@ _FIXES: Mapping[Code, Callable[[Facts], str]] = {
     Code.NO_MEMORY: _always(_WAIT),
     Code.NO_DEVICES: _always(_WAIT),
     Code.NO_ROOM_FOR_GANG: _always(_WAIT),
-    Code.EXIT_FATAL: lambda facts: f"{_log(facts)}, mend it, and declare it again",
-    Code.EVENT_NOT_RETRIED: lambda facts: _see_log(
-        facts, f"to try again on its own: retry.on_events: [{facts.get('event')}]"
+    Code.EXIT_FATAL: _unless_memory(lambda facts: f"{_log(facts)}, mend it, and declare it again"),
+    Code.EVENT_NOT_RETRIED: _unless_memory(
+        lambda facts: f"{_log(facts)}; to try again on its own: retry.on_events: [{facts.get('event')}]"
     ),
-    Code.ATTEMPTS_EXHAUSTED: lambda facts: _see_log(facts, "raise retry.attempts if more tries would help"),
-    Code.RETRY_TIME_EXHAUSTED: lambda facts: f"{_log(facts)}; raise retry.duration if more time would help",
-    Code.CRASH_LOOP: lambda facts: f"{_log(facts)}: it fails before it saves anything",
+    Code.ATTEMPTS_EXHAUSTED: _unless_memory(
+        lambda facts: f"{_log(facts)}; raise retry.attempts if more tries would help"
+    ),
+    Code.RETRY_TIME_EXHAUSTED: _unless_memory(
+        lambda facts: f"{_log(facts)}; raise retry.duration if more time would help"
+    ),
+    Code.RETRY_BACKOFF: _unless_memory(_log),
+    Code.CRASH_LOOP: _unless_memory(lambda facts: f"{_log(facts)}: it fails before it saves anything"),
     Code.ARTIFACT_MISSING: _always("write the file there, or take it out of artifacts"),
     Code.SCALE_UNKNOWN: _always("see whether the gateway runs (steer explain gateway)"),
     Code.SCALE_COLD_START: _always("raise request_timeout, or set min_replicas: 1"),
-    Code.REPLICA_CRASHED: _mend,
+    Code.REPLICA_CRASHED: _unless_memory(_mend),
     Code.REPLICA_STUCK: lambda facts: f"{_log(facts)}; if it only takes longer, raise the ready timeout",
-    Code.RETRY_REPLICA: lambda facts: (
-        "raise resources.memory, and declare it again" if facts.get("cause") == "memory" else _log(facts)
-    ),
+    Code.RETRY_REPLICA: _unless_memory(_log),
 }

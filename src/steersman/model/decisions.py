@@ -146,7 +146,7 @@ class Promote(msgspec.Struct, frozen=True, kw_only=True, tag="promote"):
 
 
 class FailRollout(msgspec.Struct, frozen=True, kw_only=True, tag="fail-rollout"):
-    """The new revision is given up; the one before it serves on, untouched. Owner: rollout."""
+    """The new revision is given up; the one before it, if any, serves on, untouched. Owner: rollout."""
 
     workload: WorkloadName
     revision: int

@@ -82,11 +82,13 @@ class RequestLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 class RolloutPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """How a new revision takes over. It fails when none of its replicas gets ready in `ready_timeout_ms`
-    of running, or when one crashes `crashes_max` times before it was ready."""
+    of running, or when one crashes `crashes_max` times before it was ready, or soon after. A replica counts
+    as taking over once it has been ready for `ready_ms_min` (Kubernetes' minReadySeconds)."""
 
     surge_max: int = 1
     ready_timeout_ms: int = 120_000
     crashes_max: int = 3
+    ready_ms_min: int = 0
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):

@@ -168,10 +168,11 @@ class SignalValue(msgspec.Struct, frozen=True, kw_only=True):
 class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
     """A declared service and everything remembered of it.
 
-    `generation` is the position of the last declaration that needs a new revision. `serving` has taken over,
-    `rolling` is on its way, `failed` was given up and is not tried again. `replicas` are in order of their
-    making; there were `spawned` in all. `desired` and `desired_ms` are autoscale's memory, `target` its word.
-    `cold_start_ms` is what the last replica took from its decision to its first answer.
+    `generation` is the position of the last declaration that needs a new revision; back to what serves, it is
+    again that one's. `serving` has taken over, `rolling` is on its way, `failed` was given up and is not
+    tried again. `replicas` are in order of their making; there were `spawned` in all. `desired` and
+    `desired_ms` are autoscale's memory, `target` its word. `cold_start_ms` is what the last replica took from
+    its decision to its first answer.
     """
 
     spec: Service

@@ -335,7 +335,12 @@ class Storm:
             model=chance.choice((OnnxModel(path="/m", digest=digest), OnnxModel(artifact=source))),
             resources=Resources(cpu_milli=chance.choice((200, 500))),
             scaling=Scaling(min_replicas=least, max_replicas=least + 1),
-            rollout=RolloutPolicy(surge_max=1, ready_timeout_ms=6_000, crashes_max=chance.choice((1, 3))),
+            rollout=RolloutPolicy(
+                surge_max=1,
+                ready_timeout_ms=6_000,
+                crashes_max=chance.choice((1, 3)),
+                ready_ms_min=500 * least,
+            ),
             stop_grace_ms=chance.choice((0, 500, 3_000)),
             priority=chance.choice((0, 1, 3)),
         )
@@ -446,7 +451,8 @@ def _serves(snapshot: Snapshot, run: str) -> bool:
 
 
 def _unserved(snapshot: Snapshot, service: ServiceState) -> Iterator[str]:
-    """What of a service is not as declared. Two things nobody here can mend: no model, and no room."""
+    """What of a service is not as declared. Three things nobody here can mend: no model, one that can never
+    be loaded, and no room."""
     name = service.spec.name
     if service.removing or (service.stop_requested and service.replicas):
         yield f"{name} still has replicas"
@@ -458,6 +464,10 @@ def _unserved(snapshot: Snapshot, service: ServiceState) -> Iterator[str]:
     if waits or crowded:
         return
     serving = service.serving
+    if serving is None and service.rolling is None and service.failed is not None:
+        if any(ref.revision == service.failed.number for ref in service.replicas):
+            yield f"{name} still has replicas of what was given up"
+        return
     if serving is None or service.rolling is not None:
         yield f"{name} has not rolled out"
     runs = [snapshot.runs[job.run] for job in jobs if job.run is not None]

@@ -10,9 +10,9 @@ from typing import Literal
 
 import msgspec
 
-from steersman.model.service import OnnxModel, Service
+from steersman.model.service import Gateway, OnnxModel, Service
 from steersman.model.workload import Workload
-from steersman.spec.layout import Pair, Words, of_service, of_workload
+from steersman.spec.layout import Pair, Words, of_gateway, of_service, of_workload
 
 IN_PLACE = ("priority", "owner", "labels", "retry", "max_duration", "stop_duration")
 """Keys of a job whose change needs no new run; `checkpoint` too, but for being switched on or off."""
@@ -66,6 +66,11 @@ def diff_services(old: Service | None, new: Service | None) -> Diff:
         workdir = ("workdir", old.workdir_digest, new.workdir_digest)
         files = (workdir, ("model.onnx", _content(old), _content(new)))
     return _diff(of_service(old), of_service(new), files, _service_in_place)
+
+
+def diff_gateways(old: Gateway, new: Gateway) -> tuple[Change, ...]:
+    """What changes from one gateway to another; all of it in place."""
+    return _diff(of_gateway(old), of_gateway(new), (), lambda _: True).changes
 
 
 def _diff(before: Words, after: Words, files: tuple[Files, ...], in_place: Callable[[str], bool]) -> Diff:

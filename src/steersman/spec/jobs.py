@@ -6,8 +6,10 @@ the model leaves to us, rules that span several keys, and the words of SkyPilot 
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 from steersman.model.ids import WorkloadName
+from steersman.model.units import format_duration_ms
 from steersman.model.workload import (
     Artifact,
     CheckpointPolicy,
@@ -155,13 +157,18 @@ def _checkpoint(fields: Fields) -> CheckpointPolicy:
         read.get(keys_job.INTERVAL_MIN),
         read.get(keys_job.INTERVAL_MAX),
     )
-    written = [value for value in (least, interval, most) if value is not None]
-    if written != sorted(written):
-        raise read.place.error(
-            read.line,
-            "`min`, `interval` and `max` must not decrease in this order",
-            "as min 10s, max 1h",
-        )
+    keys = (keys_job.INTERVAL_MIN, keys_job.INTERVAL, keys_job.INTERVAL_MAX)
+    given = zip(keys, (least, interval, most), strict=True)
+    ordered = [(key, value) for key, value in given if value is not None]
+    for (low, low_ms), (high, high_ms) in pairwise(ordered):
+        if low_ms > high_ms:
+            raise read.place.at(high.name).error(
+                read.line_of(high),
+                f"`{low.name}` is {format_duration_ms(low_ms)}, and `{high.name}` is less, "
+                f"{format_duration_ms(high_ms)}",
+                "`min`, `interval` and `max` must not decrease in this order, as min 10s, max 1h",
+            )
+    written = [value for _, value in ordered]
     return CheckpointPolicy(
         enabled=True,
         interval_ms=interval,

@@ -170,10 +170,22 @@ READY_TIMEOUT: Key[int] = Key(
 CRASHES: Key[int] = Key(
     name="max_crashes",
     shape=Integer(what="a number of crashes", least=1, most=CRASHES_MAX),
-    note="after how many crashes before being ready a new revision is given up; 3",
+    note="after how many crashes before being ready, or soon after, a new revision is given up; 3",
     origin="steersman",
 )
-ROLLOUT_SECTION = Section(name="rollout", title="`service.rollout`", keys=(SURGE, READY_TIMEOUT, CRASHES))
+READY_MIN: Key[int] = Key(
+    name="ready_seconds_min",
+    shape=Thousandths(what="a time in seconds", least=0, most=READY_TIMEOUT_MS_MAX),
+    note="how many seconds a new replica must have been ready to count as taking over; 0",
+    origin="steersman",
+)
+_READY_MIN = "did you mean `ready_seconds_min`?"
+ROLLOUT_SECTION = Section(
+    name="rollout",
+    title="`service.rollout`",
+    keys=(SURGE, READY_TIMEOUT, CRASHES, READY_MIN),
+    elsewhere=(("minReadySeconds", _READY_MIN), ("min_ready_seconds", _READY_MIN)),
+)
 
 REPLICAS = _replicas("replicas", "a fixed number of replicas; 1 when there is no `replica_policy`", 1)
 POLICY: Key[Fields] = Key(

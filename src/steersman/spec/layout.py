@@ -6,7 +6,7 @@ Absent optional values are left out, so that what appears and what goes is a cha
 from collections.abc import Iterator
 
 from steersman.model.resources import Resources
-from steersman.model.service import CallableModel, InputRange, Service
+from steersman.model.service import CallableModel, Gateway, InputRange, Service
 from steersman.model.units import format_bytes, format_cpu, format_duration_ms
 from steersman.model.workload import Job, Workload
 from steersman.spec.measures import format_thousandths
@@ -29,6 +29,24 @@ def of_service(service: Service | None) -> Words:
     if service is None:
         return {}
     rows = (*_common(service), *_program(service), *_model(service), *_serving(service), *_scaling(service))
+    return {path: pair for path, pair in rows if pair[0] is not None}
+
+
+def of_gateway(gateway: Gateway) -> Words:
+    """A gateway's declaration."""
+    port, hosts = gateway.port, gateway.hosts
+    rows: tuple[tuple[str, Pair], ...] = (
+        ("name", _text(gateway.name)),
+        ("address", _text(gateway.address)),
+        ("port", (port, str(port) if port else "any that is free")),
+        ("workers", _number(gateway.workers)),
+        ("keys", _text(gateway.keys)),
+        ("hosts", (hosts or None, ", ".join(hosts))),
+        ("tls.certificate", _text(gateway.certificate)),
+        ("tls.private_key", _text(gateway.private_key)),
+        ("connections_max", _number(gateway.connections_max)),
+        ("connections_per_address_max", _number(gateway.connections_per_address_max)),
+    )
     return {path: pair for path, pair in rows if pair[0] is not None}
 
 
@@ -115,6 +133,7 @@ def _serving(service: Service) -> Rows:
     yield "service.rollout.max_surge", _number(rollout.surge_max)
     yield "service.rollout.ready_timeout", _duration(rollout.ready_timeout_ms)
     yield "service.rollout.max_crashes", _number(rollout.crashes_max)
+    yield "service.rollout.ready_seconds_min", _duration(rollout.ready_ms_min)
     yield "slo.latency_p99", _duration(service.slo_latency_p99_ms)
 
 

@@ -63,7 +63,7 @@ def check_links(
             hint="remove one of the inputs",
             source=origins[circle[0]].source,
             path="inputs",
-            line=origins[circle[0]].line,
+            line=origins[circle[0]].line_of("inputs"),
         )
 
 
@@ -79,7 +79,7 @@ def check_artifact(name: WorkloadName, source: ArtifactRef, job: Workload, origi
         hint=f"{nearest}its artifacts are: {', '.join(known) or 'none'}",
         source=origin.source,
         path=path,
-        line=origin.line,
+        line=origin.line_of(path),
     )
 
 
@@ -90,7 +90,7 @@ def from_service(name: WorkloadName, service: WorkloadName, origin: Origin, path
         hint="name a job and one of its `artifacts`",
         source=origin.source,
         path=path,
-        line=origin.line,
+        line=origin.line_of(path),
     )
 
 

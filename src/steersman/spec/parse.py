@@ -8,7 +8,7 @@ A document without `name` is called after its source, made into a valid name.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -23,7 +23,7 @@ from steersman.spec.gateways import read_gateway
 from steersman.spec.jobs import read_job
 from steersman.spec.links import check_links
 from steersman.spec.nodes import MapNode, Node, ScalarNode, compose, decode, describe
-from steersman.spec.place import Origin, Place
+from steersman.spec.place import Origin, Place, step
 from steersman.spec.services import read_service
 
 __all__ = ["Origin", "Parsed", "decode", "default_name", "merge", "parse"]
@@ -120,7 +120,7 @@ def _document(node: Node, source: str) -> Parsed:
     if not isinstance(node, MapNode):
         message = f"a declaration is a mapping of keys, and this is {describe(node)}"
         raise place.error(node.line, message, "begin with `name:` and `run:`")
-    origin = Origin(source=source, line=node.line)
+    origin = Origin(source=source, line=node.line, lines=tuple(_lines(node)))
     name = default_name(source)
     warnings = place.warnings
     match _kind(node, place):
@@ -136,6 +136,15 @@ def _document(node: Node, source: str) -> Parsed:
         case _:
             workload = read_job(node, place, name)
             return Parsed(workloads=(workload,), origins=(origin,), warnings=tuple(warnings))
+
+
+def _lines(node: MapNode) -> Iterator[tuple[str, int]]:
+    """Where the keys of a document stand, and those right below them: what names a file is no deeper."""
+    for entry in node.entries:
+        name = step(entry.key.text)
+        yield name, entry.key.line
+        inner = entry.value.entries if isinstance(entry.value, MapNode) else ()
+        yield from ((f"{name}.{step(each.key.text)}", each.key.line) for each in inner)
 
 
 def _kind(node: MapNode, place: Place) -> str:

@@ -25,10 +25,18 @@ def step(key: str) -> str:
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
-    """Where something was declared."""
+    """Where something was declared. `lines` are those of its keys, as (path, line), to the second level."""
 
     source: str
     line: int
+    lines: tuple[tuple[str, int], ...] = ()
+
+    def line_of(self, path: str) -> int:
+        """The line of a key, else of the nearest one above it that was written, else of the declaration."""
+        known = dict(self.lines)
+        while path and path not in known:
+            path = path.rpartition(".")[0]
+        return known.get(path, self.line)
 
     def __str__(self) -> str:
         return f"{self.source}:{self.line}"

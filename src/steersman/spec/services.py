@@ -6,6 +6,7 @@ else that is wrong in it is told first.
 """
 
 import contextlib
+from itertools import pairwise
 
 from msgspec.structs import replace
 
@@ -189,13 +190,17 @@ def _bounds(fields: Fields) -> tuple[int, int, int | None]:
     least = fields.get_or(keys_serving.MIN_REPLICAS, Scaling().min_replicas)
     first = fields.get(keys_serving.INITIAL_REPLICAS)
     most = fields.get_or(keys_serving.MAX_REPLICAS, max(least, first or 0, 1))
-    if not least <= (least if first is None else first) <= most:
-        written = "" if first is None else f", `initial_replicas` is {first}"
-        raise fields.place.error(
-            fields.line,
-            f"`min_replicas` is {least}{written}, `max_replicas` is {most}: they must not decrease",
-            "as min_replicas: 1, initial_replicas: 2, max_replicas: 4",
-        )
+    first_or = () if first is None else ((keys_serving.INITIAL_REPLICAS, first),)
+    bounds = ((keys_serving.MIN_REPLICAS, least), *first_or, (keys_serving.MAX_REPLICAS, most))
+    for (low, low_value), (high, high_value) in pairwise(bounds):
+        if low_value > high_value:
+            unsaid = "" if fields.written(low) else ", for it is not given"
+            raise _at(
+                fields,
+                high,
+                f"`{low.name}` is {low_value}{unsaid}, and `{high.name}` is less, {high_value}",
+                f"raise `{high.name}` to {low_value}, or write `{low.name}: {high_value}`",
+            )
     return least, most, first
 
 
@@ -249,6 +254,7 @@ def _rollout(serving: Fields | None) -> RolloutPolicy:
         surge_max=rollout.get_or(keys_serving.SURGE, default.surge_max),
         ready_timeout_ms=rollout.get_or(keys_serving.READY_TIMEOUT, delay or default.ready_timeout_ms),
         crashes_max=rollout.get_or(keys_serving.CRASHES, default.crashes_max),
+        ready_ms_min=rollout.get_or(keys_serving.READY_MIN, default.ready_ms_min),
     )
 
 

@@ -124,12 +124,13 @@ def _requeue(draft: Draft, decision: Requeue) -> None:
     state = draft.workloads[decision.workload]
     run = draft.run_of(state)
     assert run is not None, decision.workload
-    serves = state.spec.body.program == "gateway" and not run_was_short(run, draft.policy)
-    progressed = serves or run.saved_ms is not None or run.ready_ms is not None
+    owner = None if state.service is None else draft.services.get(state.service)
+    served = services.served(owner, state, run, draft.policy)
+    progressed = run.saved_ms is not None or served
     after = replace(_after_run(state, run), reason=decision.reason, not_before_ms=decision.not_before_ms)
     if decision.counted:
         failed_ms = draft.now_ms if state.first_failed_ms is None else state.first_failed_ms
-        failures = 1 if progressed else state.failures + 1
+        failures = 0 if served else 1 if progressed else state.failures + 1
         short = run_was_short(run, draft.policy) and not progressed
         after = replace(
             after,

@@ -12,8 +12,12 @@ from msgspec.structs import replace
 from steersman.model.decisions import FailRollout, Forget, Hold, Promote, Retire, Revise, Scale, Spawn
 from steersman.model.events import ApiKeyCreated, ApiKeyRevoked, GatewayDeclared, ServiceDeclared, Signal
 from steersman.model.ids import WorkloadName
+from steersman.model.policy import Policy
+from steersman.model.service import RequestLimits, RolloutPolicy, Scaling, Service
 from steersman.model.snapshot import ReplicaRef, Revision, Run, ServiceState, SignalValue, WorkloadState
+from steersman.model.workload import PRIORITY_DEFAULT
 from steersman.state.draft import Draft
+from steersman.state.ends import run_was_short
 
 
 def declared(draft: Draft, event: ServiceDeclared) -> None:
@@ -36,10 +40,42 @@ def declared(draft: Draft, event: ServiceDeclared) -> None:
         return
     after = replace(before, spec=spec, digest=event.digest, stop_requested=False, removing=False)
     if event.restarts:
-        after = replace(after, generation=draft.position)
+        after = replace(after, generation=_generation_declared(draft, before, spec))
     if event.restarts or before.stop_requested or before.removing:  # what was given up is tried once more
         after = replace(after, failed=None, failed_reason=None)
     draft.services[spec.name] = after
+
+
+def _generation_declared(draft: Draft, before: ServiceState, spec: Service) -> int:
+    """Back to what serves, after what was to replace it was given up, is no news: nothing is to roll out."""
+    serving = before.serving
+    if before.rolling is None and serving is not None and same_revision(serving.spec, spec):
+        return serving.generation
+    return draft.position
+
+
+def same_revision(one: Service, other: Service) -> bool:
+    """Whether the replicas of one declaration can serve the other, as far as declarations tell.
+
+    What is left out takes effect in place (`spec.diff` says the same, and a test holds them together); the
+    content of a model that a job makes is for `rollout` to look at.
+    """
+    return _of_revision(one) == _of_revision(other)
+
+
+def _of_revision(spec: Service) -> Service:
+    return replace(
+        spec,
+        scaling=Scaling(),
+        limits=RequestLimits(batch_size_max=spec.limits.batch_size_max),
+        rollout=RolloutPolicy(),
+        inputs=(),
+        slo_latency_p99_ms=None,
+        stop_grace_ms=0,
+        priority=PRIORITY_DEFAULT,
+        owner=None,
+        labels=(),
+    )
 
 
 def gateway_declared(draft: Draft, event: GatewayDeclared) -> None:
@@ -91,6 +127,20 @@ def note_ready(draft: Draft, run: Run) -> None:
     state = None if owner is None else draft.services.get(owner)
     if state is not None and run.ready_ms is not None:
         draft.services[state.spec.name] = replace(state, cold_start_ms=run.ready_ms - run.decided_ms)
+
+
+def served_for_a_while(run: Run, state: ServiceState, policy: Policy) -> bool:
+    """Whether an ended run of a replica had been ready for so long that its end is none of a bad start."""
+    least_ms = max(policy.crash_loop_run_ms, state.spec.rollout.ready_ms_min)
+    return run.ready_ms is not None and run.ended_ms is not None and run.ended_ms - run.ready_ms >= least_ms
+
+
+def served(owner: ServiceState | None, state: WorkloadState, run: Run, policy: Policy) -> bool:
+    """Whether a run of a replica, or of the gateway, did what it was for. That of a command never does."""
+    if owner is not None:
+        return served_for_a_while(run, owner, policy)
+    # The gateway does not say when it is ready: running is serving.
+    return state.spec.body.program == "gateway" and not run_was_short(run, policy)
 
 
 def hold(draft: Draft, decision: Hold) -> bool:

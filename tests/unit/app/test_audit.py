@@ -4,7 +4,7 @@ import pytest
 from tests.unit.app.worlds import HERE, began, cycle, exited, folded, submission
 from tests.unit.explain.served import Served, service
 
-from steersman.app.audit import Filter, about, check_types, entries, page
+from steersman.app.audit import Filter, about, check_types, entries, newest, page
 from steersman.app.declare import declare
 from steersman.app.wire import EventView
 from steersman.journal.memory import MemoryJournal
@@ -82,6 +82,13 @@ def test_pages_miss_nothing(journal: MemoryJournal, limit: int) -> None:
             break
         after = part.next_after
     assert found == whole
+
+
+@pytest.mark.parametrize("wanted", [Filter(), Filter(subject="a"), Filter(types=("rank-exited",))])
+@pytest.mark.parametrize("limit", [1, 2, 1000])
+def test_the_newest_are_the_last_ones_in_order(journal: MemoryJournal, wanted: Filter, limit: int) -> None:
+    whole = list(entries(journal, wanted))
+    assert newest(journal, wanted, limit) == whole[-limit:]
 
 
 def test_a_service_is_the_subject_of_what_its_replicas_do() -> None:

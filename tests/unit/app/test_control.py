@@ -141,7 +141,7 @@ async def test_logs_by_name(desk: Desk) -> None:
 
 @at_desk
 async def test_a_service_and_its_replicas_are_looked_at_by_name(desk: Desk) -> None:
-    found = desk.control.service("digits")
+    found = await desk.control.service("digits")
     assert [item.name for item in found.replicas] == ["digits.1"]
     assert desk.control.workload("digits.1").row.service == "digits"
     assert desk.control.workload("gateway").row.name == "steersman.gateway"
@@ -149,7 +149,7 @@ async def test_a_service_and_its_replicas_are_looked_at_by_name(desk: Desk) -> N
         desk.control.workload("digits")
     assert error.value.code == "is-service"
     with pytest.raises(ConflictError) as error:
-        desk.control.service("train")
+        await desk.control.service("train")
     assert error.value.code == "unknown-service"
     for name in ("digits", "digits.1", "gateway", "train"):
         explained = await desk.control.explain(name)

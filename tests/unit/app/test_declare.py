@@ -164,7 +164,7 @@ def test_workdirs_are_absolute(here: Here, tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["missing", "file", "~nobody/x", "~/none"])
 def test_workdirs_that_are_not_there(here: Here, tmp_path: Path, text: str) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(SpecError, match=r"0\.yaml:1: workdir: the workdir") as caught:
+    with pytest.raises(SpecError, match=r"0\.yaml:3: workdir: the workdir") as caught:
         _workdir(text, here, tmp_path)
     assert caught.value.path == "workdir"
 
@@ -252,7 +252,7 @@ def test_a_workdir_that_is_too_large_or_unreadable(
     here: Here, code: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(folders, "WORKDIR_FILES_MAX", 2)
-    with pytest.raises(SpecError, match=r"0\.yaml:1: workdir: .*is larger than") as caught:
+    with pytest.raises(SpecError, match=r"0\.yaml:3: workdir: .*is larger than") as caught:
         declare(_asked(code), Snapshot(), here)
     assert "keep data out" in caught.value.hint
     monkeypatch.undo()

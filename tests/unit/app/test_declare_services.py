@@ -100,7 +100,7 @@ def test_a_plan_stores_nothing_and_up_stores_whole_files_once(here: Here, folder
 def test_a_model_that_changes_between_reading_and_storing_is_told(here: Here, folder: Path) -> None:
     parsed = read(asked(folder, ONNX), here)
     (folder / "models" / "m.onnx").write_bytes(b"other")
-    with pytest.raises(SpecError, match=r"0\.yaml:1: model\.onnx: .* was changed while it was read"):
+    with pytest.raises(SpecError, match=r"0\.yaml:2: model\.onnx: .* was changed while it was read"):
         store(parsed, here.home)
     assert list((here.home / "artifacts" / "sha256").iterdir()) == []
     (folder / "models" / "m.onnx").unlink()
@@ -139,7 +139,7 @@ def test_models_that_cannot_be_served(
 ) -> None:
     monkeypatch.setattr(model_files, "MODEL_BYTES_MAX", 64)
     break_it(folder / "models" / "m.onnx")
-    with pytest.raises(SpecError, match=rf"0\.yaml:1: model\.onnx: the model .* {words}") as caught:
+    with pytest.raises(SpecError, match=rf"0\.yaml:2: model\.onnx: the model .* {words}") as caught:
         read(asked(folder, ONNX), here)
     assert caught.value.hint
 
@@ -262,7 +262,7 @@ def test_an_artifact_of_a_job_that_is_declared_nowhere_is_waited_for(here: Here,
     found = declare(asked(folder, SERVED), Snapshot(), here)
     assert kinds(found) == ["s created restarts"]
     (warning,) = found.warnings
-    assert warning.startswith("0.yaml:1: model.artifact: no job 'train' is declared: the service waits")
+    assert warning.startswith("0.yaml:2: model.artifact: no job 'train' is declared: the service waits")
     (warning,) = declare(asked(folder, SERVED, JOB.replace("train", "trian")), Snapshot(), here).warnings
     assert "did you mean 'trian'?" in warning
     job = after(declare(asked(folder, JOB), Snapshot(), here))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steersman.app.logs import read_log, runs_of
+from steersman.app.logs import LINE_CHARS_MAX, last_line, read_log, runs_of
 from steersman.dataplane.shim.logs import LOG_FILES_MAX, LogWriter
 from steersman.model.errors import ConflictError
 from steersman.ports import run_dir
@@ -116,3 +116,20 @@ def test_runs_are_those_of_the_workload(tmp_path: Path) -> None:
     assert runs_of(tmp_path, "a") == ["a.9", "a.10"]
     assert runs_of(tmp_path, "c") == []
     assert runs_of(tmp_path / "none", "a") == []
+
+
+def test_the_last_line_is_found_behind_blanks_and_across_rotation(tmp_path: Path) -> None:
+    assert last_line(tmp_path) == ""
+    writer = _writer(tmp_path, file_bytes_max=64)
+    writer.feed(b"first\n")
+    assert last_line(tmp_path) == "first"
+    writer.feed(b"why it \xff failed\n\n  \n" + b"\n" * 70)
+    writer.close()
+    assert last_line(tmp_path) == "why it \ufffd failed"
+
+
+def test_a_last_line_is_cut(tmp_path: Path) -> None:
+    writer = _writer(tmp_path)
+    writer.feed(b"x" * (LINE_CHARS_MAX + 1) + b"\n")
+    writer.close()
+    assert last_line(tmp_path) == "x" * (LINE_CHARS_MAX - 1) + "…"

@@ -11,14 +11,16 @@ from tests.unit.app.test_serving import ADDRESS, looked, up
 from tests.unit.app.worlds import HERE, submission
 from tests.unit.explain.served import Served, service
 
-from steersman.app import serving
-from steersman.app.cli import status, table, terminal, watch
+from steersman.app import serving, views
+from steersman.app.cli import key, status, table, terminal, watch
+from steersman.app.cli.changes import say_declared
 from steersman.app.cli.terminal import GAP_CELLS, fitted
 from steersman.app.cli.up import _say_ends, _settled
 from steersman.app.declare import compare, read
 from steersman.app.planning import foresee, plan_view
-from steersman.app.wire import Row, ServiceRow
+from steersman.app.wire import ChangeView, DeclaredView, RevisionView, Row, ServiceRow, UpView
 from steersman.engine.preview import preview
+from steersman.engine.stats import Tally
 from steersman.model.snapshot import Snapshot
 
 SERVING = ServiceRow(
@@ -101,6 +103,62 @@ def test_lines_tell_changes_once(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_who_failed_has_the_last_word(capsys: pytest.CaptureFixture[str]) -> None:
+    failed = replace(FAILED, failing="digits.7", said="no such operator\x1b[2J; hint: export it again")
+    job = Row(
+        name="train", phase="failed", settled=True, reason="out of its memory", fix="raise resources.memory"
+    )
+    idle = replace(SERVING, phase="scaled-to-zero", ready=0, target=0, reason="none is kept")
+    _say_ends({"digits": failed, "idle": idle, "train": job})
+    said = capsys.readouterr()
+    assert said.out.splitlines() == [
+        "digits serving (2/2, revision 3): revision 4 was given up",
+        "    digits.7 said last: no such operator\\u001b[2J; hint: export it again",
+        "digits scaled-to-zero (0/0, revision 3): none is kept",
+        "    http://127.0.0.1:8000/predict/digits",
+        "train failed: out of its memory",
+    ]
+    assert said.err.splitlines()[-1] == (
+        "hint: raise resources.memory; steer explain train; steer logs train"
+    )
+
+
+def test_a_gateway_that_listens_elsewhere_is_warned_of(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
+    home = up()
+    live = serving.Live(looked(home), replace(ADDRESS, port=41234))
+    warning = "warning: port 8000 is taken; the gateway listens on 41234 instead"
+    status._once(views.status(home.snapshot, Tally().stats(0, 0), views.no_progress, live))
+    assert capsys.readouterr().err.splitlines() == [warning]
+    status._one(serving.view(home.snapshot, home.service(), live), as_json=False)
+    assert capsys.readouterr().err.splitlines()[0] == warning
+
+
+def test_a_latency_that_is_not_known_has_no_unit() -> None:
+    found = RevisionView(revision=1, state="serving", p50_ms=1.5, p95_ms=2.0)
+    _, latency, _ = status._revision_lines(found)
+    assert latency == "    p50 1.5, p95 2, p99 -; on average - waiting, - model, - the rest"
+
+
+def test_what_is_declared_is_said_with_all_that_changes(capsys: pytest.CaptureFixture[str]) -> None:
+    change = ChangeView(path="port", before="8000", after="8443")
+    idle = DeclaredView(name="digits", kind="created", service=True, note="nothing runs until asked")
+    say_declared(UpView(workloads=(idle,), gateway="door", gateway_changes=(change,), fleet="here"))
+    assert capsys.readouterr().out.splitlines() == [
+        "~ fleet here",
+        "~ gateway door",
+        "    port: 8000 → 8443",
+        "+ digits: declared",
+        "    nothing runs until asked",
+    ]
+
+
+def test_no_keys_are_none_now() -> None:
+    assert key.NO_KEYS.startswith("there are no keys now")
+
+
 def test_both_kinds_are_shown_live() -> None:
     job = Row(name="train", phase="active", settled=False)
     assert len(watch._tables(terminal, (SERVING, job)).renderables) == 4
@@ -161,6 +219,23 @@ def test_a_plan_goes_on_to_the_replicas(tmp_path: Path) -> None:
     assert words["spawn", "digits"] == "add digits.1 of revision 1: it should have 1 replica"
     assert words["start", "digits.1"].startswith("start run digits.1.")
     assert words["spawn", "steersman.gateway"].startswith("add steersman.gateway: ")
+
+
+@pytest.mark.parametrize(
+    ("policy", "begins_empty"),
+    [
+        ("{min_replicas: 0, max_replicas: 2}", True),
+        ("{min_replicas: 0, initial_replicas: 1, max_replicas: 2}", False),
+        ("{min_replicas: 1, max_replicas: 2}", False),
+    ],
+)
+def test_a_plan_says_what_does_not_run_until_it_is_asked(
+    tmp_path: Path, policy: str, *, begins_empty: bool
+) -> None:
+    (tmp_path / "m.py").write_text("def f(x):\n    return x\n")
+    text = f"{SERVICE}service: {{replica_policy: {policy}}}\n"
+    (view,) = compare(read(submission(text, folder=str(tmp_path)), HERE), Snapshot(), HERE).workloads
+    assert ("then nothing runs until the first request" in view.note) == begins_empty
 
 
 def test_a_plan_ends_where_the_world_has_to_act() -> None:

@@ -1,6 +1,7 @@
 """Services as people and programs see them: the word, the figures, when waiting for them ends."""
 
 import pytest
+from msgspec.structs import replace
 from prometheus_client.core import Metric
 from tests.scenarios.home import fleet, job, node
 from tests.unit.app.test_views import _samples
@@ -11,7 +12,14 @@ from steersman.app.cli import table
 from steersman.app.cli.up import _failed
 from steersman.app.wire import ServiceRow
 from steersman.engine.stats import Tally
-from steersman.model.events import RankExited, RankStarted, RemoveRequested, ServiceDeclared, StopRequested
+from steersman.model.events import (
+    RankExited,
+    RankReady,
+    RankStarted,
+    RemoveRequested,
+    ServiceDeclared,
+    StopRequested,
+)
 from steersman.model.ids import WorkloadName
 from steersman.model.service import GATEWAY_NAME, ArtifactRef, OnnxModel, Scaling
 from steersman.model.sketch import bucket
@@ -160,12 +168,27 @@ def test_a_first_revision_that_fails_is_told_too() -> None:
     home.bring_up("nobody")
     home.crash("digits.1", exit_code=78)
     found = row(home)
-    assert (found.phase, found.settled, found.failed) == ("failing", True, None)
+    assert (found.phase, found.settled, found.failed) == ("failed", True, 1)
     assert "exited with 78" in found.reason
     assert "steer logs digits.1" in found.fix
     assert _failed(found)
     home.fold(ServiceDeclared(service=service(envs=(("A", "1"),)), digest=""))
     assert not row(home).settled
+
+
+def test_who_waits_for_a_rollout_is_told_that_it_has_taken_over() -> None:
+    home = up()
+    home.serve(service(envs=(("A", "1"),)))
+    run = home.run(home.service().replicas[-1].name)
+    home.cycle(RankStarted(run=run.id, rank=0, pid=7, at_ms=home.now_ms))
+    home.fold(RankReady(run=run.id, rank=0, at_ms=home.now_ms, load_ms=500))
+    found = row(home)
+    assert (found.phase, found.rolling, found.settled) == ("rolling", 2, False)  # ready, and not judged yet
+    home.cycle()
+    home.settle()
+    found = row(home)
+    assert (found.phase, found.revision, found.rolling, found.settled) == ("serving", 2, None, True)
+    assert table.service_line(found).startswith("serving (1/1, revision 2): ")
 
 
 def test_a_rollout_is_over_for_who_waits_when_the_new_one_is_ready() -> None:
@@ -207,6 +230,21 @@ def test_stopping_and_removing() -> None:
     assert "digits" not in home.snapshot.services
 
 
+def test_what_begins_without_requests_is_told_step_by_step() -> None:
+    home = Served()
+    home.serve(service(scaling=Scaling(min_replicas=0, max_replicas=3)))
+    found = row(home)
+    assert (found.phase, found.settled) == ("starting", False)
+    assert found.reason == (
+        "one replica starts to see that revision 1 can be served; then none is kept while nobody asks"
+    )
+    home.bring_up()
+    home.drained()
+    found = row(home)
+    assert (found.phase, found.settled, found.replicas) == ("scaled-to-zero", True, 0)
+    assert found.reason == "no replica is kept while nobody asks; the first request starts a replica"
+
+
 # Figures.
 
 
@@ -223,6 +261,33 @@ def test_figures_of_a_row() -> None:
     shown = dict(zip(table.SERVICE_HEAD, table.service_rows([found])[0], strict=True))
     assert (shown["REQ/S"], shown["P50"], shown["READY"], shown["ERR/S"]) == ("7", "20.1 ms", "1/1", "0.5")
     assert table.service_rows([nothing])[0][4:10] == ("-",) * 6
+
+
+def test_an_error_is_a_request_of_the_same_span() -> None:
+    """Requests that came long ago and time out now: nothing arrives, and all that ends is an error."""
+    home = up()
+    figures = Figures()
+    for second, ongoing in ((0, 30), (50, 30), (60, 0)):
+        model = ModelStats(
+            service="digits", revision=1, outcomes={"timeout": 30 - ongoing} if not ongoing else {}
+        )
+        stats = GatewayStats(
+            process=0,
+            pid=1,
+            started_ms=0,
+            at_ms=home.now_ms + second * 1_000,
+            cpu_us=0,
+            connections=1,
+            config_position=home.snapshot.position,
+            models=(replace(model, ongoing=ongoing),),
+        )
+        figures.note((stats,), {"digits"})
+    live = serving.Live(figures, ADDRESS)
+    found = row(home, live)
+    assert (found.requests_per_second, found.errors_per_second) == (3.0, 3.0)
+    whole = serving.view(home.snapshot, home.service(), live)
+    assert whole.span_ms == 60_000
+    assert (whole.row.requests_per_second, whole.row.errors_per_second) == (0.5, 0.5)
 
 
 def test_everything_about_one() -> None:

@@ -5,7 +5,7 @@ from tests.scenarios.home import RESUMABLE, job, published_by
 from tests.unit.explain.served import Served, service
 
 from steersman.explain.history import Moment, decision_words, history, is_of
-from steersman.explain.services import explain_service, standing
+from steersman.explain.services import NOTHING_HEARD, Told, caused, culprits, explain_service, standing
 from steersman.explain.words import describe, fix, signal_words
 from steersman.explain.workload import Explanation, explain
 from steersman.model.decisions import FailRollout, Promote, Retire, Revise, Scale
@@ -107,7 +107,9 @@ def test_why_a_rollout_failed_and_where_to_look() -> None:
     assert f"(it says that its model can never be loaded); hint: steer logs {name}" in facts
     assert f"steer logs {name}" in (found.fix or "")
     words = [moment.words for moment in found.moments]
-    assert any(word.startswith("give up revision 2; what served before serves on: ") for word in words)
+    assert any(
+        word.startswith("give up revision 2; what served before, if anything, serves on: ") for word in words
+    )
     assert any(word.startswith(f"drain and end {name}: ") for word in words)
     assert f"{name}: exited with 78" in words
 
@@ -226,7 +228,7 @@ def test_a_wish_ends_when_the_number_is_declared() -> None:
                 revision=3,
                 reason=reason(Code.REPLICA_STUCK, replica="s.4", ready_timeout_ms=120_000),
             ),
-            "give up revision 3; what served before serves on: s.4 did not get ready within 2m",
+            "give up revision 3; what served before, if anything, serves on: s.4 did not get ready within 2m",
         ),
         (
             Retire(
@@ -295,3 +297,60 @@ def test_what_a_run_left_behind_comes_after_its_end() -> None:
     assert codes.index("rank-exited") < codes.index("artifact-published")
     assert [moment.at_ms for moment in moments] == sorted(moment.at_ms for moment in moments)
     assert RankStarted(run=run.id, rank=0, pid=1, at_ms=0).pid == 1
+
+
+MEMORY: dict[str, str | int] = {"cause": "memory", "signal": 9}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        Code.EXIT_FATAL,
+        Code.EVENT_NOT_RETRIED,
+        Code.ATTEMPTS_EXHAUSTED,
+        Code.RETRY_TIME_EXHAUSTED,
+        Code.RETRY_BACKOFF,
+        Code.CRASH_LOOP,
+        Code.REPLICA_CRASHED,
+        Code.RETRY_REPLICA,
+    ],
+)
+def test_who_ended_for_want_of_memory_is_helped_by_more_of_it(code: Code) -> None:
+    why = reason(code, **MEMORY)
+    assert "out of its memory: ended by signal 9" in describe(why)
+    assert fix(why, "digits") == "raise resources.memory, and declare it again"
+    assert "steer logs digits" in (fix(reason(code, signal=9), "digits") or "")
+
+
+def test_why_a_replica_crashed_is_taken_from_whoever_knows() -> None:
+    home = up()
+    crashed = reason(Code.REPLICA_CRASHED, replica="digits.9", failures=3, signal=9)
+    told = {"digits.9": Told(cause="memory")}
+    assert caused(home.snapshot, crashed, NOTHING_HEARD) is crashed  # it is forgotten, and nobody knows
+    assert dict(caused(home.snapshot, crashed, told).facts)["cause"] == "memory"
+    known = reason(Code.REPLICA_CRASHED, cause="lost")
+    assert caused(home.snapshot, known, told) is known
+    other = reason(Code.SERVING, replica="digits.9")
+    assert caused(home.snapshot, other, told) is other
+    here = reason(Code.REPLICA_CRASHED, replica="digits.1")  # it runs, and never ended
+    assert caused(home.snapshot, here, {"digits.1": Told(cause="memory")}) != here
+    home.crash("digits.1")
+    assert dict(caused(home.snapshot, here, NOTHING_HEARD).facts)["cause"] == "exited"
+
+
+def test_whose_logs_tell_more() -> None:
+    assert list(culprits(up().snapshot)) == []
+    home = Served()
+    home.serve(service(scaling=ELASTIC))
+    home.bring_up("nobody")
+    home.crash("digits.2")
+    assert list(culprits(home.snapshot)) == ["digits.2"]
+    found = standing(home.snapshot, home.service(), listening=True)
+    assert (found.subject, found.failing) == ("digits.2", "digits.2")
+    records = [(item.position, item.at_ms, item.event) for item in home.log]
+    heard = {"digits.2": Told(line="boom"), "digits.1": Told(), GATEWAY_NAME: Told(line="no port")}
+    facts = explain_service(home.snapshot, "digits", records, heard=heard).facts
+    assert [fact for fact in facts if "said last" in fact] == ["digits.2 said last: boom"]
+    closed = up()
+    closed.crash(GATEWAY_NAME)
+    assert list(culprits(closed.snapshot)) == [GATEWAY_NAME]

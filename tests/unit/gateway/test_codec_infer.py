@@ -98,7 +98,7 @@ def test_outputs_chosen_and_each_in_its_form() -> None:
         ({"inputs": [item(shape=[2**62, 3])]}, "rows are more than"),
         ({"inputs": [item(data=[1, 2, 3])]}, "3 values of data are not"),
         ({"inputs": [item(data=[[1, 2, 3]])]}, "1 rows of data are not"),
-        ({"inputs": [item(data=[[1, 2], [3, 4]])]}, "'x' at data[0]: expected array of length"),
+        ({"inputs": [item(data=[[1, 2], [3, 4]])]}, "'x' at data[0]: expected at least 3 values"),
         ({"inputs": [item(data=[1, 2, 3, 4, 5, "6"])]}, "'x' at data[5]: expected float, got str"),
         ({"inputs": [item(data=[1, 2, 3, 4, 5, 1e39])]}, "'x' at data[5]: the value is above"),
         ({"inputs": [item(data=...)]}, "neither data nor"),

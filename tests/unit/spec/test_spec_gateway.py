@@ -4,6 +4,7 @@ import pytest
 
 from steersman.model.errors import SpecError
 from steersman.model.service import Gateway
+from steersman.spec.diff import diff_gateways
 from steersman.spec.parse import Parsed, merge, parse
 
 HEAD = "kind: gateway\n"
@@ -143,3 +144,36 @@ def test_a_home_has_one_gateway() -> None:
     one = parse("kind: gateway\n", "a.yaml")
     assert merge([one, parse("name: a\nrun: x\n", "b.yaml")]).gateway == Gateway()
     assert merge([one]) == one
+
+
+def test_what_changes_is_told_key_by_key() -> None:
+    before = Gateway()
+    after = gateway(
+        "name: door\naddress: '::1'\nport: 0\nworkers: 2\nkeys: required\nhosts: [a.example, b.example]\n"
+        "tls: {certificate: c.pem, private_key: k.pem}\nconnections_max: 9\nconnections_per_address_max: 8\n"
+    )
+    found = {each.path: (each.before, each.after) for each in diff_gateways(before, after)}
+    assert found == {
+        "name": ("gateway", "door"),
+        "address": ("127.0.0.1", "::1"),
+        "port": ("8000", "any that is free"),
+        "workers": ("1", "2"),
+        "keys": ("optional", "required"),
+        "hosts": (None, "a.example, b.example"),
+        "tls.certificate": (None, "c.pem"),
+        "tls.private_key": (None, "k.pem"),
+        "connections_max": ("4096", "9"),
+        "connections_per_address_max": ("1024", "8"),
+    }
+    assert len(found) == len(Gateway.__struct_fields__)  # a field added to it cannot be forgotten
+    assert diff_gateways(after, after) == ()
+    back = {each.path: each.after for each in diff_gateways(after, before)}
+    assert (back["port"], back["hosts"]) == ("8000", None)
+
+
+def test_where_each_key_stands() -> None:
+    origin = read("port: 1\ntls:\n  certificate: c.pem\n  private_key: k.pem\n").gateway_origin
+    assert origin is not None
+    assert [origin.line_of(path) for path in ("port", "tls", "tls.private_key")] == [2, 3, 5]
+    assert origin.line_of("tls.other.deeper") == 3  # the nearest key above it that was written
+    assert origin.line_of("address") == 1

@@ -84,7 +84,7 @@ service:
   max_queued_requests: 10
   request_timeout: 10s
   max_body: 1MB
-  rollout: {max_surge: 2, ready_timeout: 1m, max_crashes: 5}
+  rollout: {max_surge: 2, ready_timeout: 1m, max_crashes: 5, ready_seconds_min: 1.5}
 slo: {latency_p99: 50ms}
 workdir: .
 setup: make
@@ -110,7 +110,9 @@ def test_a_whole_service() -> None:
     assert found.limits == RequestLimits(
         queued_max=10, timeout_ms=10_000, body_bytes_max=2**20, batch_size_max=32, batch_wait_ms=0
     )
-    assert found.rollout == RolloutPolicy(surge_max=2, ready_timeout_ms=60_000, crashes_max=5)
+    assert found.rollout == RolloutPolicy(
+        surge_max=2, ready_timeout_ms=60_000, crashes_max=5, ready_ms_min=1_500
+    )
     assert found.slo_latency_p99_ms == 50
     assert (found.workdir, found.setup, found.envs) == (".", "make", (("A", "b"),))
     assert found.secrets == (SecretRef(env="TOKEN", secret="TOKEN"),)
@@ -300,9 +302,12 @@ def test_bad_models(text: str, path: str, words: str) -> None:
         ("replica_policy: 2", "replica_policy", "is a mapping of keys"),
         ("replica_policy: {min_replicas: -1}", "replica_policy.min_replicas", "out of range"),
         ("replica_policy: {max_replicas: 0}", "replica_policy.max_replicas", "out of range"),
-        ("replica_policy: {min_replicas: 3, max_replicas: 2}", "replica_policy", "must not decrease"),
-        ("replica_policy: {initial_replicas: 0}", "replica_policy", "must not decrease"),
-        ("replica_policy: {initial_replicas: 3, max_replicas: 2}", "replica_policy", "must not decrease"),
+        ("replica_policy: {min_replicas: 3, max_replicas: 2}", "replica_policy.max_replicas",
+         "`min_replicas` is 3, and `max_replicas` is less, 2"),
+        ("replica_policy: {initial_replicas: 0}", "replica_policy.initial_replicas",
+         "`min_replicas` is 1, for it is not given, and `initial_replicas` is less, 0"),
+        ("replica_policy: {initial_replicas: 3, max_replicas: 2}", "replica_policy.max_replicas",
+         "`initial_replicas` is 3, and `max_replicas` is less, 2"),
         ("replica_policy: {target_ongoing_requests: 0}", "replica_policy.target_ongoing_requests", "'0' is"),
         ("replica_policy: {target_ongoing_requests: -1}", "replica_policy.target_ongoing_requests", "is not"),
         ("replica_policy: {upscale_delay_s: 3s}", "replica_policy.upscale_delay_s", "a delay in seconds"),
@@ -330,6 +335,8 @@ def test_bad_models(text: str, path: str, words: str) -> None:
         ("rollout: {max_surge: 0}", "rollout.max_surge", "out of range"),
         ("rollout: {ready_timeout: 7h}", "rollout.ready_timeout", "out of range"),
         ("rollout: {max_crashes: 0}", "rollout.max_crashes", "out of range"),
+        ("rollout: {ready_seconds_min: 2s}", "rollout.ready_seconds_min", "'2s' is not a time in seconds"),
+        ("rollout: {ready_seconds_min: 21601}", "rollout.ready_seconds_min", "is not a time in seconds"),
     ],
 )  # fmt: skip
 def test_bad_serving(text: str, path: str, words: str) -> None:
@@ -361,6 +368,9 @@ def test_bad_serving(text: str, path: str, words: str) -> None:
          "service.replica_policy.smoothing_factor", "`upscaling_factor` and `downscaling_factor`"),
         ("service: {replica_policy: {target_num_ongoing_requests_per_replica: 1}}",
          "service.replica_policy.target_num_ongoing_requests_per_replica", "`target_ongoing_requests`"),
+        ("service: {rollout: {minReadySeconds: 1}}", "service.rollout.minReadySeconds", "ready_seconds_min"),
+        ("service: {rollout: {min_ready_seconds: 1}}",
+         "service.rollout.min_ready_seconds", "did you mean `ready_seconds_min`?"),
         ("slo: {p99: 50ms}", "slo.p99", "did you mean `latency_p99`?"),
         ("modle: {}", "modle", "did you mean `model`?"),
     ],

@@ -45,6 +45,8 @@ CHANGES = [
     ("max_body: 4MB", "rollout: {max_surge: 2}", ("service.rollout.max_surge", "1", "2"), False),
     ("max_body: 4MB", "rollout: {max_crashes: 2}", ("service.rollout.max_crashes", "3", "2"), False),
     ("max_body: 4MB", "rollout: {ready_timeout: 1m}", ("service.rollout.ready_timeout", "2m", "1m"), False),
+    ("max_body: 4MB", "rollout: {ready_seconds_min: .5}",
+     ("service.rollout.ready_seconds_min", "0s", "500ms"), False),
     ("50ms", "60ms", ("slo.latency_p99", "50ms", "60ms"), False),
     ("slo: {latency_p99: 50ms}\n", "", ("slo.latency_p99", "50ms", None), False),
     *(

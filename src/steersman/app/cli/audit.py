@@ -13,7 +13,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from steersman.app.audit import Filter, check_types, entries
+from steersman.app.audit import Filter, check_types, entries, newest
 from steersman.app.cli.options import Home, Json, settings_of, takes
 from steersman.app.cli.say import note, say, say_json
 from steersman.app.settings import Settings, check_home
@@ -31,7 +31,12 @@ app = typer.Typer(add_completion=False)
 
 Types = Annotated[list[str] | None, typer.Option("--type", help="Only events of this type; may be repeated.")]
 Subject = Annotated[str, typer.Option("--subject", help="Only events about this workload, run or node.")]
-After = Annotated[int, typer.Option("--after", min=0, help="Only events after this position.")]
+Start = Annotated[
+    int | None,
+    typer.Option(
+        "--from", min=1, help="From this position on, the oldest first; else the newest.", show_default=False
+    ),
+]
 Limit = Annotated[int, typer.Option("--limit", min=1, help="At most so many events.")]
 Verify = Annotated[bool, typer.Option("--verify", help="Read every row and compare it with the chain.")]
 
@@ -51,7 +56,7 @@ class Asked:
 
     types: Types = None
     subject: Subject = ""
-    after: After = 0
+    start: Start = None
     limit: Limit = LIMIT_DEFAULT
     verify: Verify = False
     json: Json = False
@@ -61,9 +66,10 @@ class Asked:
 @app.command()
 @takes(Asked)
 def audit(asked: Asked) -> int:
-    """List what happened, or verify that none of it was altered or lost.
+    """List what happened last, or verify that none of it was altered or lost.
 
-    With --verify exits 1 when anything differs from what was acknowledged.
+    Without --from the newest events that match are listed, in order; with it those from a position on, page
+    by page. With --verify exits 1 when anything differs from what was acknowledged.
     """
     with _reader(settings_of(asked.home)) as reader:
         if asked.verify:
@@ -71,11 +77,14 @@ def audit(asked: Asked) -> int:
         types = tuple(asked.types or ())
         check_types(types)
         wanted = Filter(types=types, subject=asked.subject)
-        listed = islice(entries(reader, wanted, asked.after), asked.limit)
+        if asked.start is None:
+            listed: Iterable[EventView] = newest(reader, wanted, asked.limit)
+        else:
+            listed = islice(entries(reader, wanted, asked.start - 1), asked.limit)
         if asked.json:
             say_json(list(listed))
         else:
-            _say(listed, asked.limit)
+            _say(listed, asked)
     return 0
 
 
@@ -112,13 +121,17 @@ def _say_verified(found: Verification, *, as_json: bool) -> int:
     return DAMAGED if found.problems else 0
 
 
-def _say(listed: Iterable[EventView], limit: int) -> None:
+def _say(listed: Iterable[EventView], asked: Asked) -> None:
     count = position = 0
     for view in listed:
         say(_line(view))
         count, position = count + 1, view.position
-    if count == limit:
-        note(f"hint: there may be more; go on with --after {position}")
+    if count < asked.limit:
+        return
+    if asked.start is None:
+        note("hint: there may be earlier ones; raise --limit, or read all of them with --from 1")
+    else:
+        note(f"hint: there may be more; go on with --from {position + 1}")
 
 
 def _line(view: EventView) -> str:

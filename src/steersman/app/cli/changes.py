@@ -1,9 +1,9 @@
-"""What a submission changes, in lines, for `up` and `plan`."""
+"""What a submission changes, in lines, for `up` and `plan`; and what a replica that failed said last."""
 
 from collections.abc import Sequence
 
-from steersman.app.cli.say import note, say
-from steersman.app.wire import ChangeView, DeclaredView
+from steersman.app.cli.say import note, one_line, say
+from steersman.app.wire import ChangeView, DeclaredView, PlanView, ServiceRow, UpView
 
 SIGNS = {"created": "+", "changed": "~", "again": "+", "unchanged": "="}
 VALUE_CHARS_MAX = 60
@@ -15,16 +15,29 @@ def say_warnings(warnings: Sequence[str]) -> None:
         note(f"warning: {warning}")
 
 
-def say_declared(workloads: Sequence[DeclaredView], fleet: str | None, gateway: str | None = None) -> None:
-    """One line a job or service, and one for each of its changes."""
-    if fleet is not None:
-        say(f"~ fleet {fleet}")
-    if gateway is not None:
-        say(f"~ gateway {gateway}")
-    for each in workloads:
+def say_last_words(row: ServiceRow) -> None:
+    """The last line of the log of who ended badly, when that is why a service is not as it should be."""
+    if row.said:
+        say(f"    {row.failing} said last: {one_line(row.said)}")
+
+
+def say_declared(found: UpView | PlanView) -> None:
+    """One line for the fleet, the gateway, each job and each service, and one for each of their changes."""
+    if found.fleet is not None:
+        say(f"~ fleet {found.fleet}")
+    if found.gateway is not None:
+        say(f"~ gateway {found.gateway}")
+        _say_changes(found.gateway_changes)
+    for each in found.workloads:
         say(f"{SIGNS[each.kind]} {each.name}: {_words(each)}")
-        for change in each.changes:
-            say(f"    {change.path}: {_change(change)}")
+        _say_changes(each.changes)
+        if each.note:
+            say(f"    {each.note}")
+
+
+def _say_changes(changes: Sequence[ChangeView]) -> None:
+    for change in changes:
+        say(f"    {change.path}: {_change(change)}")
 
 
 def _words(each: DeclaredView) -> str:

@@ -18,6 +18,7 @@ from steersman.model.units import format_duration_ms, parse_duration_ms
 BANDS: Mapping[str, int] = {"low": 0, "normal": 1, "high": 2}
 HEAD = ("NAME", "SERVICES", "EXPIRES", "RATE", "BURST", "CONCURRENCY", "WEIGHT", "PRIORITY", "DIGEST")
 NOTHING = "-"
+NO_KEYS = "there are no keys now; make one with `steer key create NAME`"
 
 app = typer.Typer(add_completion=False, help="Make, list and revoke API keys.", no_args_is_help=True)
 
@@ -98,7 +99,7 @@ def list_keys(*, json: Json = False, home: Home = None) -> int:
     if json:
         say_json(found)
     else:
-        show_table(HEAD, [_row(key) for key in found.keys], "no key was made")
+        show_table(HEAD, [_row(key) for key in found.keys], NO_KEYS)
     return 0
 
 

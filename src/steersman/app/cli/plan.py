@@ -42,7 +42,7 @@ def _plan(submission: Submission, settings: Settings) -> PlanView:
 
 
 def _say(found: PlanView) -> None:
-    say_declared(found.workloads, found.fleet, found.gateway)
+    say_declared(found)
     if found.decisions:
         say("then decided:")
     for decision in found.decisions:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from steersman.app.cli import load, table
+from steersman.app.cli.changes import say_last_words, say_warnings
 from steersman.app.cli.options import Home, Json, connect, patient
 from steersman.app.cli.patient import PatientClient
 from steersman.app.cli.say import note, say, say_json
@@ -82,7 +83,10 @@ def _one(found: WorkloadView | ServiceView, *, as_json: bool) -> None:
 
 
 def _service(found: ServiceView) -> None:
+    if found.gateway is not None and found.gateway.warning:
+        say_warnings([found.gateway.warning])
     show_table(table.SERVICE_HEAD, table.service_rows([found.row]), "")
+    say_last_words(found.row)
     if found.row.fix:
         note(f"hint: {found.row.fix}")
     for revision in found.revisions:
@@ -107,11 +111,11 @@ def _revision_lines(found: RevisionView) -> Iterator[str]:
     yield f"  revision {found.revision} {found.state}{model}: {ended or 'no request yet'}"
     if found.p50_ms is None:
         return
-    number = table.number
+    number, ms = table.number, " ms"
     yield (
-        f"    p50 {number(found.p50_ms)}, p95 {number(found.p95_ms)}, p99 {number(found.p99_ms)} ms; "
-        f"on average {number(found.waited_ms_mean)} ms waiting, {number(found.model_ms_mean)} ms model, "
-        f"{number(found.rest_ms_mean)} ms the rest"
+        f"    p50 {number(found.p50_ms)}, p95 {number(found.p95_ms)}, p99 {number(found.p99_ms, ms)}; "
+        f"on average {number(found.waited_ms_mean, ms)} waiting, {number(found.model_ms_mean, ms)} model, "
+        f"{number(found.rest_ms_mean, ms)} the rest"
     )
     yield (
         f"    batches of {number(found.batch_rows_mean)} rows, {found.ongoing} under way, "
@@ -131,6 +135,8 @@ def _job(found: WorkloadView) -> None:
 def _once(found: StatusView) -> None:
     if not found.healthy:
         note(f"warning: the control plane has a problem: {found.problem}")
+    if found.gateway is not None and found.gateway.warning:
+        say_warnings([found.gateway.warning])
     if found.services:
         show_table(table.SERVICE_HEAD, table.service_rows(found.services), "")
     if found.workloads or not found.services:
@@ -143,6 +149,7 @@ def _live(client: PatientClient, found: StatusView, query: Query) -> None:
     with terminal.live() as update:
         while True:
             problem = "" if found.healthy else f"the control plane has a problem: {found.problem}"
+            problem = problem or (found.gateway.warning if found.gateway is not None else "")
             tables = [terminal.table(table.STATUS_HEAD, table.status_rows(found.workloads), problem)]
             if found.services:
                 services = table.service_rows(found.services)

@@ -4,13 +4,14 @@ An error nobody foresaw is told as such, without its inner words, and written to
 """
 
 import logging
+import re
 from typing import Any
 
 import msgspec
 from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 
-from steersman.app.wire import ErrorAnswer, ErrorBody
+from steersman.app.wire import BODY_BYTES_MAX, ErrorAnswer, ErrorBody
 from steersman.model.errors import (
     AccessError,
     ConflictError,
@@ -19,6 +20,7 @@ from steersman.model.errors import (
     SpecError,
     SteersmanError,
 )
+from steersman.model.units import format_bytes
 
 STATUS_OF_CODE = {
     "unknown-workload": 404,
@@ -95,8 +97,11 @@ _HINTS = {
     400: "the API is described at /schema/openapi.json",
     404: "the API is described at /schema/openapi.json",
     405: "the API is described at /schema/openapi.json",
-    413: "send fewer declarations at a time",
+    413: f"a request may hold {format_bytes(BODY_BYTES_MAX)}, and no setting changes that: "
+    "declare in several requests",
 }
+
+_LENGTH = re.compile(r"Expected `(array|str)` of length ([<>])= ([0-9]+)")
 
 
 def on_nested(_: Request[Any, Any, Any], __: RecursionError) -> Response[bytes]:
@@ -115,7 +120,15 @@ def on_unforeseen(_: Request[Any, Any, Any], error: Exception) -> Response[bytes
 def _words(item: Any) -> str:
     if not isinstance(item, dict):
         return str(item)
-    return ": ".join(str(item[key]) for key in ("source", "key", "message") if item.get(key))
+    words = ": ".join(str(item[key]) for key in ("source", "key", "message") if item.get(key))
+    return _LENGTH.sub(_length_words, words)
+
+
+def _length_words(match: re.Match[str]) -> str:
+    """A limit of the decoder's in plain words: ``expected at least 1 value``."""
+    kind, sign, count = match.groups()
+    unit = ("value" if kind == "array" else "character") + ("" if count == "1" else "s")
+    return f"expected at {'least' if sign == '>' else 'most'} {count} {unit}"
 
 
 def _answer(

@@ -91,10 +91,10 @@ def workload(name: Name, control: NamedDependency[Control]) -> WorkloadView:
     return control.workload(name)
 
 
-@get("/services/{name:str}", summary="Everything about one service.", sync_to_thread=False)
-def service(name: Name, control: NamedDependency[Control]) -> ServiceView:
+@get("/services/{name:str}", summary="Everything about one service.")
+async def service(name: Name, control: NamedDependency[Control]) -> ServiceView:
     """Its declaration, revisions with their figures, and replicas."""
-    return control.service(name)
+    return await control.service(name)
 
 
 @get("/keys", summary="The API keys that callers of services have.", sync_to_thread=False)

@@ -24,6 +24,7 @@ _AT = re.compile(r"(.*) - at `\$(.*)`", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*)`", re.DOTALL)
 _BOUND = re.compile(r"Expected `(?:float|int)` ([<>])=? \S+")
+_LENGTH = re.compile(r"Expected `array` of length ([<>])= ([0-9]+)")
 
 
 class BadRequest(Exception):
@@ -57,13 +58,20 @@ def read_fault(error: Exception) -> Fault | None:
     match = _AT.fullmatch(text)
     words, path = match.groups() if match else (text, "")
     unknown, missing, bound = _UNKNOWN.fullmatch(words), _MISSING.fullmatch(words), _BOUND.fullmatch(words)
+    length = _LENGTH.fullmatch(words)
+    plain = words.replace("`", "").replace("Expected", "expected").replace("Object", "the object is")
     return Fault(
         path=path,
-        words=words.replace("`", "").replace("Expected", "expected").replace("Object", "the object is"),
+        words=plain if length is None else _length_words(*length.groups()),
         unknown=unknown.group(1) if unknown else None,
         missing=missing.group(1) if missing else None,
         bound=bound.group(1) if bound else None,
     )
+
+
+def _length_words(sign: str, count: str) -> str:
+    values = "value" if count == "1" else "values"
+    return f"expected at {'least' if sign == '>' else 'most'} {count} {values}"
 
 
 def not_json(error: Exception) -> BadRequest:

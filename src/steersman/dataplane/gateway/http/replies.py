@@ -59,9 +59,32 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     close: bool = False
 
 
+CODES: Final = {404: "not-found", 405: "method-not-allowed", 421: "misdirected"}
+"""Stable codes of mistakes that a program may want to tell apart; of all others it is the outcome."""
+
+_HINTS: Final = {
+    404: "the paths are POST /predict/NAME, POST /v2/models/NAME/infer, GET /v2/models/NAME, "
+    "GET /v2/models/NAME/ready, GET /v2/health/live, GET /v2/health/ready and GET /v2",
+    408: "send the whole request at once, or on a faster connection",
+    413: "`service.max_body` of a declaration is how much its requests may hold; a GET holds nothing",
+    417: "send no Expect header, or `Expect: 100-continue`",
+    505: "send HTTP/1.1",
+}
+"""What to do, by status, beside what whoever refuses knows better."""
+
+
 def invalid(status: int, error: str, hint: str = "", *, close: bool = False, allow: bytes = b"") -> Refusal:
     """The caller's mistake."""
-    return Refusal(status=status, outcome="invalid", error=error, hint=hint, close=close, allow=allow)
+    methods = f"ask with {allow.decode().replace(', ', ' or ')}" if allow else ""
+    return Refusal(
+        status=status,
+        outcome="invalid",
+        code=CODES.get(status, ""),
+        error=error,
+        hint="; ".join(part for part in (hint, _HINTS.get(status, ""), methods) if part),
+        close=close,
+        allow=allow,
+    )
 
 
 UNAUTHORIZED: Final = Refusal(
