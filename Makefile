@@ -83,7 +83,7 @@ format: $(STAMP)
 
 # --- proofs that take longer, each with its floors in bench/floors.toml or in its own text ---
 
-.PHONY: bench bench-serve bench-endure chaos power-cut mutation
+.PHONY: bench bench-serve bench-endure bench-decide chaos power-cut mutation
 bench: $(STAMP)
 	@$(BIN)/python -m bench.run $(ARGS)
 
@@ -94,6 +94,10 @@ bench-serve: $(STAMP)
 # A thousand rollouts and scale-downs under load, overload, apply to ready; needs gcc.
 bench-endure: $(STAMP)
 	@$(BIN)/python -m bench.serve.endure $(ARGS)
+
+# The deciders on public traces beside today's policies and the bounds; STEERSMAN_TRACES names their folder.
+bench-decide: $(STAMP)
+	@$(BIN)/python -m bench.decide.run $(ARGS)
 
 chaos: $(STAMP)
 	@$(BIN)/python -m bench.chaos $(ARGS)

@@ -1,17 +1,18 @@
-"""`steer replay`: the live deciders over recorded history.
+"""`steer replay`: the deciders that decide live, over recorded history.
 
-Each problem is a module of `sim.replay` with one function `replay`, loaded when it is asked for. The options that
-it takes are the parameters of that function; one that it does not take is refused, and so is one that is missing.
+Each problem is a module of `sim.replay` with a record `Asked`, whose fields are the options that it takes,
+and a function `replay`. It is loaded when it is asked for. An option that a problem does not take is
+refused, and so is one that it cannot do without.
 """
 
-import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
+import msgspec
 import typer
 
 from steersman.app.cli.options import Json, takes
@@ -23,25 +24,60 @@ app = typer.Typer(add_completion=False)
 
 
 class Problem(NamedTuple):
-    """A problem's module in `sim.replay`, and the option that files without one are given to."""
+    """A problem's module in `sim.replay`, and the option that files are for which come without one."""
 
     module: str
     files: str
 
 
-PROBLEMS: Mapping[str, Problem] = {}
+PROBLEMS: Mapping[str, Problem] = {
+    "packing": Problem("packing", "pods"),
+    "jobs": Problem("jobs", "jobs"),
+    "autoscale": Problem("autoscale", "requests"),
+    "spot-job": Problem("spot_job", "zone"),
+}
+_OWN = ("problem", "files", "json")
 
-File = Annotated[Path | None, typer.Option(metavar="FILE", show_default=False)]
+
+def _file(words: str) -> Any:
+    return typer.Option(metavar="FILE", help=words, show_default=False)
+
+
+def _value(words: str, name: str | None = None) -> Any:
+    return typer.Option(*([name] if name else []), help=words, show_default=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
     """The options of `replay`. None: not given."""
 
-    problem: Annotated[str, typer.Argument(metavar="PROBLEM", help=", ".join(PROBLEMS))]
+    problem: Annotated[str, typer.Argument(metavar="PROBLEM", help=" | ".join(PROBLEMS))]
     files: Annotated[
         list[Path] | None, typer.Argument(metavar="FILE…", help="The traces.", show_default=False)
     ] = None
+    nodes: Annotated[Path | None, _file("packing: the nodes")] = None
+    pods: Annotated[Path | None, _file("packing: the pods")] = None
+    jobs: Annotated[Path | None, _file("jobs: the jobs")] = None
+    requests: Annotated[Path | None, _file("autoscale: the requests, or their rates")] = None
+    zone: Annotated[list[Path] | None, _file("spot-job: a zone's availability; may be repeated")] = None
+    seed: Annotated[int | None, _value("of all chance in the replay")] = None
+    load: Annotated[
+        float | None, _value("packing: how much arrives, jobs: how much there is to do; 1 is the capacity")
+    ] = None
+    vc: Annotated[str | None, _value("jobs: only this virtual cluster")] = None
+    capacity: Annotated[float | None, _value("autoscale: work a second that a replica does")] = None
+    slo_s: Annotated[float | None, _value("autoscale: the longest wait that keeps the objective")] = None
+    cold_start_s: Annotated[float | None, _value("autoscale: from launch to ready")] = None
+    min_replicas: Annotated[int | None, _value("autoscale: the fewest replicas")] = None
+    budget: Annotated[float | None, _value("autoscale: share of requests that may wait longer")] = None
+    from_: Annotated[str | None, _value("autoscale: from this time of the trace on", "--from")] = None
+    to: Annotated[str | None, _value("autoscale: up to this time of the trace")] = None
+    work_h: Annotated[float | None, _value("spot-job: hours of work")] = None
+    deadline_h: Annotated[float | None, _value("spot-job: hours until it must be done")] = None
+    overhead_h: Annotated[float | None, _value("spot-job: hours that a launch takes")] = None
+    starts: Annotated[int | None, _value("spot-job: how many starts, evenly spaced")] = None
+    price_spot: Annotated[float | None, _value("spot-job: USD an hour")] = None
+    price_on_demand: Annotated[float | None, _value("spot-job: USD an hour")] = None
     json: Json = False
 
 
@@ -49,14 +85,13 @@ class Asked:
 @takes(Asked)
 def replay(asked: Asked) -> int:
     """Put a recorded trace before the deciders that decide live, and print what came of it."""
-    problem = PROBLEMS.get(asked.problem)
-    if problem is None:
-        raise ConflictError(
-            f"there is no problem {asked.problem!r}", hint=f"the problems are {', '.join(PROBLEMS)}"
-        )
-    work: Callable[..., Replay] = import_module(f"steersman.sim.replay.{problem.module}").replay
-    quiet = asked.json or not sys.stderr.isatty()
-    found = work(**_options(asked, problem, work), progress=silent if quiet else _tell)
+    if asked.problem not in PROBLEMS:
+        hint = f"the problems are {', '.join(PROBLEMS)}"
+        raise ConflictError(f"there is no problem {asked.problem!r}", hint=hint)
+    problem = PROBLEMS[asked.problem]
+    module = import_module(f"steersman.sim.replay.{problem.module}")
+    wanted = options(asked, module.Asked, problem.files)
+    found: Replay = module.replay(wanted, silent if asked.json or not sys.stderr.isatty() else _tell)
     if asked.json:
         say_json(found)
     else:
@@ -64,29 +99,36 @@ def replay(asked: Asked) -> int:
     return 0
 
 
-def _options(asked: Asked, problem: Problem, work: Callable[..., Replay]) -> dict[str, Any]:
-    """What was given, as arguments of the problem's function. Raises ConflictError."""
-    taken = inspect.signature(work).parameters
-    beside = ("problem", "files", "json")
+def options(asked: Asked, record: Any, files: str) -> Any:
+    """What was given, as the record of a problem. Raises ConflictError."""
     given = {
-        field.name: getattr(asked, field.name) for field in fields(asked) if field.name not in beside
+        field.name: getattr(asked, field.name)
+        for field in fields(asked)
+        if field.name not in _OWN and getattr(asked, field.name) not in (None, [])
     }
-    given = {name: value for name, value in given.items() if value not in (None, [])}
     if asked.files:
-        many = "list" in str(taken[problem.files].annotation) or "tuple" in str(taken[problem.files].annotation)
-        if problem.files in given or (len(asked.files) > 1 and not many):
-            raise ConflictError("too many files", hint=f"give one, or say which is which: {_flag(problem.files)}")
-        given[problem.files] = asked.files if many else asked.files[0]
-    for name in given:
-        if name not in taken:
-            raise ConflictError(
-                f"{_flag(name)} is not for {asked.problem}",
-                hint=f"{asked.problem} takes {', '.join(_flag(each) for each in taken if each != 'progress')}",
-            )
-    for name, parameter in taken.items():
-        if parameter.default is inspect.Parameter.empty and name not in given and name != "progress":
-            raise ConflictError(f"{asked.problem} needs {_flag(name)}", hint="steer replay --help")
-    return given
+        if files in given:
+            raise ConflictError("files with and without an option", hint=f"put {_flag(files)} before each")
+        given[files] = asked.files
+    taken = {field.name: field for field in msgspec.structs.fields(record)}
+    hint = f"it takes {', '.join(_flag(name) for name in taken)}"
+    strange = [name for name in given if name not in taken]
+    if strange:
+        raise ConflictError(f"{asked.problem} takes no {_flag(strange[0])}", hint=hint)
+    missing = [name for name, field in taken.items() if field.required and name not in given]
+    if missing:
+        raise ConflictError(f"{asked.problem} needs {_flag(missing[0])}", hint=hint)
+    return record(**{name: _one_or_all(asked, value, taken[name].type) for name, value in given.items()})
+
+
+def _one_or_all(asked: Asked, value: Any, kind: Any) -> Any:
+    if not isinstance(value, list):
+        return value
+    if kind is not Path:
+        return tuple(value)
+    if len(value) > 1:
+        raise ConflictError(f"{asked.problem} replays one file at a time", hint="give one")
+    return value[0]
 
 
 def _flag(name: str) -> str:
@@ -110,10 +152,16 @@ def _say(found: Replay) -> None:
 
 
 def _say_table(name: str, table: Mapping[str, Mapping[str, Any]]) -> None:
-    heads = list(dict.fromkeys(head for row in table.values() for head in row))
-    rows = [(part, *(_number(row.get(head)) for head in heads)) for part, row in table.items()]
-    say(columns((name.upper(), *heads), rows))
+    heads = tuple(dict.fromkeys(head for row in table.values() for head in row))
+    say(
+        columns(
+            (name.upper(), *heads),
+            [(part, *(_number(row.get(head)) for head in heads)) for part, row in table.items()],
+        )
+    )
 
 
 def _number(value: object) -> str:
+    if value is None:
+        return "-"
     return f"{value:,.4f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)

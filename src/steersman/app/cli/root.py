@@ -45,6 +45,7 @@ VERBS: Mapping[str, Verb] = {
     "apply": Verb("up"),
     "plan": Verb("plan", "Show what `up` would do; exits 0 for no change, 1 for changes, 255 for an error."),
     "status": Verb("status", "Show all jobs and services at a glance, or one of them whole."),
+    "replay": Verb("replay", "Put recorded history before the deciders: what would they have done?"),
     "queue": Verb("queue", "Show what waits, in order, and for what."),
     "logs": Verb("logs", "Show the output of a job, a replica or the gateway."),
     "explain": Verb("explain", "Tell why a workload is where it is, and what would change that."),
