@@ -201,8 +201,9 @@ class Engine:
         self._wake_at_ms = None
         now_ms = self._now_ms()
         signals = tuple(self._signals[key] for key in sorted(self._signals))
-        observed = Observed(now_ms=now_ms, signals=signals, policy_digest=self._policy_digest())
         events = [event for submission in submissions for event in submission.events]
+        digest = self._policy_digest()
+        observed = Observed(now_ms=now_ms, signals=signals, policy_digest=digest, news=len(events))
         self._parts.reach("before-record")
         try:
             await self._record([observed, *events])  # 3. written down, then 4. folded

@@ -5,8 +5,9 @@ and a function `replay`. It is loaded when it is asked for. An option that a pro
 refused, and so is one that it cannot do without.
 """
 
+import contextlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib import import_module
 from pathlib import Path
@@ -17,8 +18,12 @@ import typer
 
 from steersman.app.cli.options import Json, takes
 from steersman.app.cli.say import columns, note, say, say_json
+from steersman.app.settings import check_home
+from steersman.journal.sqlite import SqliteJournal
+from steersman.model.decisions import Decision
 from steersman.model.errors import ConflictError
-from steersman.sim.replay.result import Replay, silent
+from steersman.sim.replay.journal import redecide
+from steersman.sim.replay.result import Progress, Replay, silent
 
 app = typer.Typer(add_completion=False)
 
@@ -36,7 +41,9 @@ PROBLEMS: Mapping[str, Problem] = {
     "autoscale": Problem("autoscale", "requests"),
     "spot-job": Problem("spot_job", "zone"),
 }
-_OWN = ("problem", "files", "json")
+_OWN = ("problem", "files", "json", "journal")
+DIFFERS = 1
+WORDS_MAX = 5
 
 
 def _file(words: str) -> Any:
@@ -51,9 +58,15 @@ def _value(words: str, name: str | None = None) -> Any:
 class Asked:
     """The options of `replay`. None: not given."""
 
-    problem: Annotated[str, typer.Argument(metavar="PROBLEM", help=" | ".join(PROBLEMS))]
+    problem: Annotated[
+        str, typer.Argument(metavar="PROBLEM", help=" | ".join(PROBLEMS), show_default=False)
+    ] = ""
     files: Annotated[
         list[Path] | None, typer.Argument(metavar="FILE…", help="The traces.", show_default=False)
+    ] = None
+    journal: Annotated[
+        Path | None,
+        typer.Option("--journal", metavar="FOLDER", help="A home: decide it again.", show_default=False),
     ] = None
     nodes: Annotated[Path | None, _file("packing: the nodes")] = None
     pods: Annotated[Path | None, _file("packing: the pods")] = None
@@ -84,19 +97,59 @@ class Asked:
 @app.command()
 @takes(Asked)
 def replay(asked: Asked) -> int:
-    """Put a recorded trace before the deciders that decide live, and print what came of it."""
+    """Put a recorded trace before the deciders that decide live, and print what came of it.
+
+    With --journal, a home's own journal: whether they would decide as they did. Exits 1 when not.
+    """
+    if asked.journal is not None:
+        return _again(asked, asked.journal)
     if asked.problem not in PROBLEMS:
         hint = f"the problems are {', '.join(PROBLEMS)}"
         raise ConflictError(f"there is no problem {asked.problem!r}", hint=hint)
     problem = PROBLEMS[asked.problem]
     module = import_module(f"steersman.sim.replay.{problem.module}")
     wanted = options(asked, module.Asked, problem.files)
-    found: Replay = module.replay(wanted, silent if asked.json or not sys.stderr.isatty() else _tell)
+    found: Replay = module.replay(wanted, _progress(asked))
     if asked.json:
         say_json(found)
     else:
         _say(found)
     return 0
+
+
+def _again(asked: Asked, home: Path) -> int:
+    if asked.problem:
+        raise ConflictError("a problem or a journal, not both", hint="steer replay --journal FOLDER")
+    check_home(home)
+    with contextlib.closing(SqliteJournal.open_reader(home)) as reader:
+        found = redecide(reader.read(), reader.head().position, _progress(asked))
+    if asked.json:
+        say_json(found)
+        return DIFFERS if found.differing else 0
+    say(f"{found.events:,} events, {found.cycles:,} cycles, {found.decisions:,} decisions")
+    say(f"{found.differing:,} cycles would now decide otherwise")
+    for one in found.differences:
+        at = f"{one.observed_at:>8}"
+        note(f"{at}  recorded {_words(one.recorded)}; now {_words(one.decided)}")
+    if found.unrecorded:
+        note(f"not compared: {found.unrecorded:,} cycles whose intent was never recorded")
+    if found.unknown:
+        note(f"not compared: {found.unknown:,} of an older build, which did not record what a cycle saw")
+    return DIFFERS if found.differing else 0
+
+
+def _words(decisions: Sequence[Decision]) -> str:
+    made = [f"{_kind(item)} {item.workload}" for item in decisions]
+    return ", ".join(made[:WORDS_MAX]) + ("…" if len(made) > WORDS_MAX else "") or "nothing"
+
+
+def _kind(decision: Decision) -> str:
+    """The stable name of a decision's type."""
+    return str(type(decision).__struct_config__.tag)
+
+
+def _progress(asked: Asked) -> Progress:
+    return silent if asked.json or not sys.stderr.isatty() else _tell
 
 
 def options(asked: Asked, record: Any, files: str) -> Any:

@@ -10,10 +10,10 @@ Progress = Callable[[float, str], None]
 
 
 class Replay(msgspec.Struct, frozen=True, kw_only=True):
-    """The metrics of each policy by name. `dropped`: what the files hold and was not replayed, counted by reason.
+    """The metrics of each policy by name; their units are in docs/guides/replay.md.
 
-    A metric is a number, or a table of numbers by part of the trace. Their names and units are in
-    docs/guides/replay.md.
+    `dropped`: what the files hold and was not replayed, counted by reason. A metric is a number, or a table
+    of numbers by part of the trace.
     """
 
     problem: str
