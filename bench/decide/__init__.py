@@ -1,0 +1,1 @@
+"""The deciders on recorded traces, beside the policies of others and the bounds."""
