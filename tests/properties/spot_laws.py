@@ -1,10 +1,11 @@
 """Jobs with a deadline played against pools that answer to what the job holds, and the laws of such a play.
 
-Theory: that a job is never late must hold against every pool, so the pools here are adversaries in a closed loop: one
-dies as soon as it is held, one after two ticks, one is there only while on-demand runs, one follows a list of
-coin flips. What happened is recorded turn by turn, and every law is asked of the record.
+Theory: that a job is never late must hold against every pool, so the pools here are adversaries in a closed
+loop: one dies as soon as it is held, one after two ticks, one is there only while on-demand runs, one
+follows a list of coin flips. What happened is recorded turn by turn, and every law is asked of the record.
 """
 
+import itertools
 import random
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
@@ -128,7 +129,8 @@ def play(story: Story) -> Play:
     """The story from beginning to end, through the functions that decide live."""
     names = tuple(f"pool-{at}" for at in range(max(1, len(story.prices))))
     prices = Prices(on_demand=ON_DEMAND_MICRO, spot=tuple(zip(names, story.prices, strict=False)))
-    history, machine, turns = SpotHistory(), _Machine(story), []
+    history, machine = SpotHistory(), _Machine(story)
+    turns: list[Turn] = []
     table: Table | None = None
     for tick in range(TURNS_MAX):
         now_ms = tick * story.tick_ms
@@ -193,7 +195,7 @@ def all_time_is_accounted_for(played: Play) -> None:
     for name, pool in turns[-1].history.pools if turns else ():
         assert hazard.exposure_ms(pool) == turns[-1].job.now_ms
         seen = [name in turn.open for turn in turns]
-        changes = [before for before, after in zip(seen, seen[1:], strict=False) if before != after]
+        changes = [before for before, after in itertools.pairwise(seen) if before != after]
         assert sum(pool.up_endings) == changes.count(True)
         assert sum(pool.down_endings) == changes.count(False)
 

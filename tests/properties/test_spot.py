@@ -1,4 +1,4 @@
-"""Laws of the spot decider on any job against any pool; and its yardstick against every way to run a small job."""
+"""Laws of the spot decider on any job against any pool; its yardstick against every way to run a job."""
 
 from itertools import product
 
@@ -57,7 +57,7 @@ pools = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=5, max_size=5
 def test_the_bound_is_the_least_of_all_ways_to_run(
     up: list[tuple[bool, bool]], work: int, overhead_ms: int
 ) -> None:
-    """Every sequence of actions over five ticks, played by the simulator: none is cheaper, one is as cheap."""
+    """Every sequence of actions over five ticks, simulated: none is cheaper, one is as cheap."""
     case = _case(5, work * TICK_MS - 100_000, overhead_ms)
     closed = ((False, False), (False, False))
     zones = [Zone(name, TICK_MS, 0, bytes(row[at] for row in (*up, *closed))) for at, name in enumerate("ab")]

@@ -2,18 +2,19 @@
 
 Theory of operation. A pool is a two-state process (obtainable, not obtainable) whose durations are heavy
 tailed: the longer it was up (down), the longer it stays so. It is described by two hazards, up -> down and
-down -> up, one per bucket of age; buckets double in width. Evidence is a count of endings and an exposure per
-bucket, so the posterior is closed form (Gamma prior, Poisson counts). The prior is scale free: after a run has
-lasted a, it lasts another a with probability 1/2 (J. R. Gott, Nature 363, 1993), which is a hazard of
-1 / (a + a0). One pseudo event sets the level common to all buckets, one more per bucket the shape.
+down -> up, one per bucket of age; buckets double in width. Evidence is a count of endings and an exposure
+per bucket, so the posterior is closed form (Gamma prior, Poisson counts). The prior is scale free: after a
+run has lasted a, it lasts another a with probability 1/2 (J. R. Gott, Nature 363, 1993), which is a hazard
+of 1 / (a + a0). One pseudo event sets the level common to all buckets, one more per bucket the shape.
 
-A history is folded look by look (`observe`) and holds sums, not looks: its size is that of the pools. A change
-is dated to the look that saw it. A pool that was never looked at is unknown, and unknown is closed.
+A history is folded look by look (`observe`) and holds sums, not looks: its size is that of the pools. A
+change is dated to the look that saw it. A pool that was never looked at is unknown, and unknown is closed.
 
-The checkpoint interval follows from the hazard of the age that a run has now (J. W. Young, CACM 17(9), 1974;
-J. T. Daly, FGCS 22(3), 2006).
+The checkpoint interval follows from the hazard of the age that a run has now (J. W. Young, CACM 17(9),
+1974; J. T. Daly, FGCS 22(3), 2006).
 """
 
+import itertools
 from math import exp, inf, isqrt
 
 import msgspec
@@ -21,10 +22,10 @@ from msgspec.structs import replace
 
 HOUR_MS = 3_600_000
 AGE_EDGES_MS = tuple(600_000 * m for m in (0, 1, 2, 4, 8, 16, 32))
-"""Lower edges of the buckets of age, 10 min to 5 h 20. Edges × 0.67 and × 1.5 cost 0.2 points of the ratio."""
+"""Lower edges of the buckets of age, 10 min to 5 h 20; × 0.67 and × 1.5 cost 0.2 points of the ratio."""
 AGES = len(AGE_EDGES_MS)
 AGE_OFFSET_HOURS = 1 / 6
-"""a0 of the prior: the width of the youngest bucket, below which nothing is told apart. × 0.5 to × 1.5 is flat."""
+"""a0 of the prior: the youngest bucket, below which nothing is told apart; × 0.5 to × 1.5 is flat."""
 SHAPE_EVENTS = 1.0
 """Pseudo events per bucket on the prior's shape: the weakest whole number; 0.5 to 2 is flat."""
 LEVEL_EVENTS = 1.0
@@ -117,12 +118,12 @@ def run_bucket(pool: PoolHistory) -> int:
 def prior_hazards() -> tuple[float, ...]:
     """Endings per hour by bucket before anything was seen: 1 / (age + a0) at the middle of the bucket."""
     edges = [low / HOUR_MS for low in AGE_EDGES_MS]
-    middle = [(low + high) / 2 for low, high in zip(edges, edges[1:], strict=False)]
+    middle = [(low + high) / 2 for low, high in itertools.pairwise(edges)]
     return tuple(1 / (age + AGE_OFFSET_HOURS) for age in (*middle, edges[-1] * 1.5))
 
 
 def hazards(endings: tuple[int, ...], exposed_ms: tuple[int, ...]) -> tuple[float, ...]:
-    """Posterior mean of endings per hour by bucket: first the level of all buckets, then the shape of each."""
+    """Posterior mean of endings per hour by bucket: the level of all buckets first, then each one's shape."""
     prior = prior_hazards()
     expected = sum(ms / HOUR_MS * rate for ms, rate in zip(exposed_ms, prior, strict=True))
     level = (LEVEL_EVENTS + sum(endings)) / (LEVEL_EVENTS + expected)
@@ -153,7 +154,7 @@ def cover(history: SpotHistory) -> float:
 
 
 def useful_hour_price(pool: PoolHistory, price: int, launch_ms: int, work_left_ms: int) -> float:
-    """Price of an expected useful hour of a run taken now, in the unit of `price`: price × life / (life - launch).
+    """Price of an expected useful hour of a run taken now, as `price`: price × life / (life - launch).
 
     The life of the run is its expected length at the pool's hazards, cut off where the work would be done;
     infinite when it is not expected to outlive its launch.

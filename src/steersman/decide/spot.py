@@ -1,17 +1,17 @@
 """A job with a deadline over spot pools and on-demand: wait, take spot, or pay on-demand.
 
-Theory of operation. The problem is that of "Can't Be Late" (Z. Wu et al., NSDI 2024): work that can be saved
-and moved, a deadline that must hold, spot capacity that comes and goes, on-demand that is always there at a
-higher price, and a launch that costs time on each change. Uniform Progress, the policy of that paper, spends
-the slack evenly and needs no hazard. Here the hazards of the pools are learned while the job runs (`hazard`),
-the least expected cost follows from them by a dynamic programme (`spot_plan`), and the cheapest of what is
-allowed is chosen (`decide`).
+Theory of operation. The problem is that of "Can't Be Late" (Z. Wu et al., NSDI 2024): work that can be
+saved and moved, a deadline that must hold, spot capacity that comes and goes, on-demand that is always
+there at a higher price, and a launch that costs time on each change. Uniform Progress, the policy of that
+paper, spends the slack evenly and needs no hazard. Here the hazards of the pools are learned while the job
+runs (`hazard`), the least expected cost follows from them by a dynamic programme (`spot_plan`), and the
+cheapest of what is allowed is chosen (`decide`).
 
-What is allowed is no matter of expectation. With the time until the last decision not after the deadline less
-the work left as the slack, an action is `feasible` when on-demand, launched at the next decision, is still in
-time, whatever the pools do until then; once nothing else is, on-demand is launched. That is the point of no
-return, exact to the millisecond. A job that starts feasible therefore is never late, as long as decisions
-come once a period and launches take no longer than said.
+What is allowed is no matter of expectation. With the time until the last decision not after the deadline
+less the work left as the slack, an action is `feasible` when on-demand, launched at the next decision, is
+still in time, whatever the pools do until then; once nothing else is, on-demand is launched. That is the
+point of no return, exact to the millisecond. A job that starts feasible therefore is never late, as long as
+decisions come once a period and launches take no longer than said.
 
 The table is solved anew only when the evidence grew by a quarter (`plan`); each decision reads it. With
 several pools the one with the cheapest expected useful hour is taken, and one that is held is kept.
@@ -26,7 +26,14 @@ from typing import Literal
 
 import msgspec
 
-from steersman.decide.hazard import HOUR_MS, PoolHistory, SpotHistory, exposure_ms, run_bucket, useful_hour_price
+from steersman.decide.hazard import (
+    HOUR_MS,
+    PoolHistory,
+    SpotHistory,
+    exposure_ms,
+    run_bucket,
+    useful_hour_price,
+)
 from steersman.decide.spot_plan import (
     DOWN_IDLE,
     DOWN_ON_DEMAND,
@@ -83,7 +90,7 @@ class Prices(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JudgedPrices(msgspec.Struct, frozen=True, kw_only=True):
-    """Prices that can be used, None when on-demand has none; and what was refused, by name, with the fault."""
+    """Prices that can be used, None when on-demand has none; and what was refused, by name, with why."""
 
     prices: Prices | None
     refused: tuple[tuple[str, PriceFault], ...]
@@ -208,7 +215,7 @@ def best_pool(history: SpotHistory, job: JobView, prices: Prices) -> str | None:
 
 
 def decide(history: SpotHistory, job: JobView, prices: Prices, table: Table) -> Choice:
-    """The cheapest allowed action until the next decision. `table` is what `plan` returned for this moment."""
+    """The cheapest allowed action until the next decision. `table`: what `plan` returned for this moment."""
     assert job.work_left_ms > 0, "a job that is done needs no decision"
     assert job.period_ms > 0, f"a period of {job.period_ms} ms"
     pool = best_pool(history, job, prices)

@@ -1,10 +1,10 @@
 """The least expected cost of a job with a deadline over spot and on-demand. A part of the decider `spot`.
 
 Theory of operation. Given the hazards of the pools, the least expected cost to go is a finite dynamic
-programme (D. P. Bertsekas, Dynamic Programming and Optimal Control, vol. 1), solved backward from the deadline
-in steps. The state is: is a pool up, the bucket of age of that run, what is held (nothing, spot, on-demand),
-and the free slack, which is the time to the deadline less the work left less one launch of on-demand (less
-what is left of its launch when on-demand is held). What a step costs of free slack:
+programme (D. P. Bertsekas, Dynamic Programming and Optimal Control, vol. 1), solved backward from the
+deadline in steps. The state is: is a pool up, the bucket of age of that run, what is held (nothing, spot,
+on-demand), and the free slack, which is the time to the deadline less the work left less one launch of
+on-demand (less what is left of its launch when on-demand is held). What a step costs of free slack:
 
     keep spot or on-demand     nothing
     take on-demand from idle   nothing: its launch is set aside
@@ -13,13 +13,15 @@ what is left of its launch when on-demand is held). What a step costs of free sl
     wait                       the step, and one launch when on-demand is given up for it
 
 Free slack never may become negative: that is the point of no return, which `spot.feasible` tests to the
-millisecond apart from the programme. Between the points of the slack axis, which lie closer together near 0,
-the cost is interpolated. A run that is lost finds another pool up with the learned chance `hazard.cover`.
+millisecond apart from the programme. Between the points of the slack axis, which lie closer together near
+0, the cost is interpolated. A run that is lost finds another pool up with the learned chance
+`hazard.cover`.
 
 A `Table` follows from its `Basis` alone: what is journaled is the basis. Prices are micro-USD an hour, so
 values are micro-USD; floating point, rounded by who reads them, for they are estimates.
 """
 
+import itertools
 from collections.abc import Sequence
 from math import exp, inf, log
 from typing import NamedTuple
@@ -29,7 +31,7 @@ import msgspec
 from steersman.decide.hazard import AGE_EDGES_MS, AGES, HOUR_MS, SpotHistory, cover, down_hazards, up_hazards
 
 STEP_MS = 1_200_000
-"""20 min: below it a change of machine is not planned for. 10 to 30 min cost 0.4 points of the ratio at most."""
+"""20 min: below it a change of machine is not planned for. 10 to 30 min: 0.4 points of the ratio at most."""
 STEPS_MAX = 288
 """96 h at 20 min; what is farther away is planned in longer steps."""
 SLACK_POINTS = 14
@@ -123,7 +125,7 @@ def solve(basis: Basis) -> Table:
 
 def _odds(history: SpotHistory, step: float, up: tuple[float, ...], down: tuple[float, ...]) -> Odds:
     edges = [low / HOUR_MS for low in AGE_EDGES_MS]
-    older = [min(1.0, step / (high - low)) for low, high in zip(edges, edges[1:], strict=False)]
+    older = [min(1.0, step / (high - low)) for low, high in itertools.pairwise(edges)]
     return Odds(
         lost=tuple(1 - exp(-rate * step) for rate in up),
         back=tuple(1 - exp(-rate * step) for rate in down),
@@ -157,7 +159,7 @@ def value(table: Table, row: Sequence[float], slack_ms: int) -> float:
 
 
 def ahead(later: Layer, bucket: int, odds: Odds) -> list[Row]:
-    """Expected cost after a step, by what is held then, for a run of this bucket of age; rows as the states."""
+    """Expected cost after a step, by what is held then, for a run of this bucket; rows as the states."""
     older, next_bucket = odds.older[bucket], min(bucket + 1, AGES - 1)
     lost, back = odds.lost[bucket], odds.back[bucket]
     gone = later[DOWN_IDLE][0]
@@ -187,31 +189,39 @@ def _backward(later: Layer, left_hours: float, frame: _Frame) -> Layer:
     wait, give_up = moves[step], moves[step + launch]
     work = [left_hours - hours - launch for hours in frame.slack_hours]
     work_held = [left_hours - hours for hours in frame.slack_hours]
-    billed = [min(step, max(0.0, hours)) for hours in work]
-    billed_held = [min(step, max(0.0, hours)) for hours in work_held]
+    buy, buy_held = _paid(frame.on_demand, work, step), _paid(frame.on_demand, work_held, step)
+    take, take_held = _paid(frame.spot, work, step), _paid(frame.spot, work_held, step)
     now: Layer = [[] for _ in range(_STATES)]
     for bucket in range(AGES):
         after = ahead(later, bucket, frame.odds)
-        run, pay = after[UP_SPOT], frame.on_demand
-        up = _least(pay, billed, after[UP_ON_DEMAND], _shift(after[UP_IDLE], wait))
-        up_held = _least(pay, billed_held, after[UP_ON_DEMAND], _shift(after[UP_IDLE], give_up))
-        down = _least(pay, billed, after[DOWN_ON_DEMAND], _shift(after[DOWN_IDLE], wait))
-        down_held = _least(pay, billed_held, after[DOWN_ON_DEMAND], _shift(after[DOWN_IDLE], give_up))
-        take = _least(frame.spot, billed, _shift(run, moves[launch]), up)
-        keep = _least(frame.spot, billed, run, up)
-        change = _least(frame.spot, billed_held, _shift(run, moves[2 * launch]), up_held)
-        now[UP_IDLE].append(_unless_done(work, take))
-        now[UP_SPOT].append(_unless_done(work, keep))
-        now[UP_ON_DEMAND].append(_unless_done(work_held, change))
+        run = after[UP_SPOT]
+        up = _least(buy, after[UP_ON_DEMAND], _shift(after[UP_IDLE], wait))
+        up_held = _least(buy_held, after[UP_ON_DEMAND], _shift(after[UP_IDLE], give_up))
+        down = _least(buy, after[DOWN_ON_DEMAND], _shift(after[DOWN_IDLE], wait))
+        down_held = _least(buy_held, after[DOWN_ON_DEMAND], _shift(after[DOWN_IDLE], give_up))
+        now[UP_IDLE].append(_unless_done(work, _least(take, _shift(run, moves[launch]), up)))
+        now[UP_SPOT].append(_unless_done(work, _least(take, run, up)))
+        changed = _least(take_held, _shift(run, moves[2 * launch]), up_held)
+        now[UP_ON_DEMAND].append(_unless_done(work_held, changed))
         now[DOWN_IDLE].append(_unless_done(work, down))
         now[DOWN_ON_DEMAND].append(_unless_done(work_held, down_held))
     return now
 
 
-def _least(price: int, billed: Row, after: Row, other: Row) -> Row:
-    """The cheaper of: pay this price for a step and go on, or the other."""
-    return [min(price * hours + cost, rest) for hours, cost, rest in zip(billed, after, other, strict=True)]
+def _paid(price: int, work: Row, step_hours: float) -> Row:
+    """What a step on a machine costs, by the work that is left: no more than the work."""
+    return [price * min(step_hours, max(0.0, hours)) for hours in work]
+
+
+def _least(paid: Row, after: Row, other: Row) -> Row:
+    """The cheaper of: pay for a step and go on, or the other."""
+    return [
+        on if (on := now + later) < rest else rest
+        for now, later, rest in zip(paid, after, other, strict=True)
+    ]
 
 
 def _unless_done(work: Row, cost: Row) -> Row:
+    if work[-1] > _EPSILON_HOURS:  # the least of them: most slack is least work
+        return cost
     return [at if hours > _EPSILON_HOURS else 0.0 for hours, at in zip(work, cost, strict=True)]

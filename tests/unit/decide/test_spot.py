@@ -1,4 +1,4 @@
-"""The choice between waiting, spot and on-demand: prices, the point of no return, when a table is made anew."""
+"""The choice of waiting, spot or on-demand: prices, the point of no return, when a table is made anew."""
 
 import pytest
 from msgspec.structs import replace

@@ -1,5 +1,7 @@
 """The programme of least expected cost: known values at its ends, and the order of its states."""
 
+import itertools
+
 import pytest
 from msgspec.structs import replace
 
@@ -65,7 +67,7 @@ def test_more_slack_never_costs_more() -> None:
     for state in table.values[-1]:
         for row in state:
             assert len(row) == SLACK_POINTS
-            assert all(later <= before + 1e-6 for before, later in zip(row, row[1:], strict=False))
+            assert all(later <= before + 1e-6 for before, later in itertools.pairwise(row))
 
 
 def test_a_pool_that_is_up_is_worth_something_and_so_is_a_machine_that_runs() -> None:

@@ -1,15 +1,17 @@
 """The least that a job could have cost with the whole record known: the yardstick of `cost_over_optimum`.
 
-Theory of operation. Every tick a job waits, runs on a pool that is up, or runs on on-demand; a launch wastes its
-overhead. What is wasted (waiting and launching) may add up to at most the time to the deadline less the work, so
-the state of an exact dynamic programme over the ticks is what runs and how much was wasted, and its value is the
-least money spent. Waiting is a tick of waste, running on is none, a launch is the overhead, from whatever ran
-before. Waste is counted in units (`Grain`): with the greatest common divisor of tick and overhead as the unit the
-programme is exact. No solver, no randomness; money adds up as whole numbers in floating point, exact below 2^53.
+Theory of operation. Every tick a job waits, runs on a pool that is up, or runs on on-demand; a launch
+wastes its overhead. What is wasted (waiting and launching) may add up to at most the time to the deadline
+less the work, so the state of an exact dynamic programme over the ticks is what runs and how much was
+wasted, and its value is the least money spent. Waiting is a tick of waste, running on is none, a launch is
+the overhead, from whatever ran before. Waste is counted in units (`Grain`): with the greatest common
+divisor of tick and overhead as the unit the programme is exact. No solver, no randomness; money adds up as
+whole numbers in floating point, exact below 2^53.
 
-The script that published figures are compared with uses other units: 36 s at ticks of 600 s, where a tick is
-rounded to 17 units and so does 612 s of work in 600 s, and a 13th of the tick otherwise. Its optimum is up to 2 %
-too cheap at 600 s. Both are given: `script_grain` so that figures compare, `exact_grain` because it is right.
+The script that published figures are compared with uses other units: 36 s at ticks of 600 s, where a tick
+is rounded to 17 units and so does 612 s of work in 600 s, and a 13th of the tick otherwise. Its optimum is
+up to 2 % too cheap at 600 s. Both are given: `script_grain` so that figures compare, `exact_grain` because
+it is right.
 """
 
 from collections.abc import Sequence
@@ -20,9 +22,10 @@ SCRIPT_TICK_MS = 600_000
 SCRIPT_UNIT_MS = 36_000
 SCRIPT_UNITS = 13
 UNITS_MAX = 60
-"""Units of a tick. Where tick and overhead share no such divisor the overhead is rounded down: a lower bound."""
+"""Units of a tick. Where tick and overhead share no such divisor, the overhead is rounded down:
+a lower bound."""
 CELLS_MAX = 40_000_000
-"""Ticks × units of slack: some ten seconds. Beyond, the unit is coarsened to a lower bound in the same way."""
+"""Ticks × units of slack: some ten seconds. Beyond, the unit is coarser, a lower bound in the same way."""
 
 _Row = list[float]
 

@@ -1,13 +1,14 @@
 """Problem `spot-job`: one job with a deadline over recorded spot availability, decided by `decide.spot`.
 
-Theory of operation. Semantics are those of the published simulator of "Can't Be Late" (NSDI 2024) with the strict
-guarantee: time goes in ticks, a machine is paid by whole ticks, every launch takes the overhead before it works,
-what was done is never lost, and a pool that is not available in a tick is lost at its beginning. The job
-starts at evenly spaced ticks of the record; each start is a job of its own that knows nothing of the others, and
-the decider sees of the record only the ticks up to now. Several zones are several pools of one job.
+Theory of operation. Semantics are those of the published simulator of "Can't Be Late" (NSDI 2024) with the
+strict guarantee: time goes in ticks, a machine is paid by whole ticks, every launch takes the overhead
+before it works, what was done is never lost, and a pool that is not available in a tick is lost at its
+beginning. The job starts at evenly spaced ticks of the record; each start is a job of its own that knows
+nothing of the others, and the decider sees of the record only the ticks up to now. Several zones are
+several pools of one job.
 
-A spot price that is no price, or not below on-demand, is never paid: zero and sentinels are refused, and with a spot
-price that is not below on-demand jobs run on on-demand alone, which is counted.
+A spot price that is no price, or not below on-demand, is never paid: zero and sentinels are refused, and
+with a spot price that is not below on-demand jobs run on on-demand alone, which is counted.
 """
 
 import math
@@ -127,11 +128,13 @@ def _check(asked: Asked) -> None:
         raise TraceError(f"--starts is {asked.starts}", hint=f"1 to {STARTS_MAX:,}")
     for flag, usd in (("--price-spot", asked.price_spot), ("--price-on-demand", asked.price_on_demand)):
         if not 0 < usd <= USD_MAX:
-            raise TraceError(f"{flag} is {usd:g}", hint="USD an hour, above 0; there is no replay without a price")
+            raise TraceError(
+                f"{flag} is {usd:g}", hint="USD an hour, above 0; there is no replay without a price"
+            )
 
 
 def case_of(asked: Asked, zones: Sequence[Zone], dropped: Counter[str]) -> Case:
-    """The job that is asked for, over these zones; pools that cannot be paid are counted. Raises TraceError."""
+    """The job that is asked for, over these zones; pools without a price are counted. Raises TraceError."""
     on_demand, spot = _usd_micro(asked.price_on_demand), _usd_micro(asked.price_spot)
     judged = judge_prices(on_demand, tuple((zone.name, spot) for zone in zones))
     faults = {fault for _, fault in judged.refused}

@@ -1,13 +1,13 @@
 """Recorded spot availability: one file a zone, read strictly.
 
-Theory of operation. A zone's file has rows start_tick, ticks, available (run-length; how many instances could be
-had, so 1 = available). The length of a tick is not in it: it is read from an INDEX.csv beside the file (columns
-trace and gap_s), from another zone of the same collection there (the part of the name before the first `_`), and
-is otherwise taken as TICK_S_DEFAULT, which is counted. Ticks below JOIN_BELOW_S are probes, not decisions: JOIN of
-them make a tick, which is up only when all of them are.
+Theory of operation. A zone's file has rows start_tick, ticks, available (run-length; how many instances
+could be had, so 1 = available). The length of a tick is not in it: it is read from an INDEX.csv beside the
+file (columns trace and gap_s), from another zone of the same collection there (the part of the name before
+the first `_`), and is otherwise taken as TICK_S_DEFAULT, which is counted. Ticks below JOIN_BELOW_S are
+probes, not decisions: JOIN of them make a tick, which is up only when all of them are.
 
-A tick of which the record says nothing is unknown, and unknown is closed: it is counted. Several zones are looked
-at together, so they need one tick and are cut to the time that all of them cover.
+A tick of which the record says nothing is unknown, and unknown is closed: it is counted. Several zones are
+looked at together, so they need one tick and are cut to the time that all of them cover.
 """
 
 from collections import Counter
@@ -36,7 +36,7 @@ DROPS = (HOLES, REST, OUTSIDE, GUESSED)
 
 
 class Zone(NamedTuple):
-    """A pool's record: its tick, the number of its first tick, and 1 for each tick in which it could be had."""
+    """A pool's record: its tick, the number of its first tick, and 1 for each tick in which it was there."""
 
     name: str
     tick_ms: int
@@ -44,16 +44,16 @@ class Zone(NamedTuple):
     up: bytes
 
 
-def read_zones(
-    paths: Sequence[Path], dropped: Counter[str], told: Callable[[int], None]
-) -> tuple[Zone, ...]:
+def read_zones(paths: Sequence[Path], dropped: Counter[str], told: Callable[[int], None]) -> tuple[Zone, ...]:
     """The zones of one job, cut to the time they share, in the order given. Raises TraceError."""
     zones: dict[str, Zone] = {}
     for number, path in enumerate(paths):
         told(number)
         zone = read_zone(path, dropped)
         if zone.name in zones:
-            raise TraceError(f"zone {zone.name!r} is there twice", hint="give each zone once, by its own name")
+            raise TraceError(
+                f"zone {zone.name!r} is there twice", hint="give each zone once, by its own name"
+            )
         zones[zone.name] = zone
     ticks = sorted({zone.tick_ms for zone in zones.values()})
     if len(ticks) > 1:
@@ -113,7 +113,7 @@ def _above_zero(text: str) -> int:
 
 
 def _tick_s(path: Path, name: str, dropped: Counter[str]) -> float:
-    """Seconds of a tick: of this zone, of its collection where all agree, or the default, which is counted."""
+    """Seconds of a tick: of this zone, of its collection where all agree, or the default, counted."""
     index = path.parent / INDEX
     alike: set[float] = set()
     if index.is_file() and {"trace", "gap_s"} <= set(head_of(index)):
