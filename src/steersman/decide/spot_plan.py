@@ -222,6 +222,4 @@ def _least(paid: Row, after: Row, other: Row) -> Row:
 
 
 def _unless_done(work: Row, cost: Row) -> Row:
-    if work[-1] > _EPSILON_HOURS:  # the least of them: most slack is least work
-        return cost
     return [at if hours > _EPSILON_HOURS else 0.0 for hours, at in zip(work, cost, strict=True)]

@@ -197,6 +197,16 @@ def test_a_pool_that_is_closed_cannot_be_chosen() -> None:
         simulate(record, _case(), lambda _job, _open: "a")
 
 
+def test_the_bound_in_the_script_s_units_is_the_exact_one_where_these_are_equal_or_too_coarse() -> None:
+    """Ticks of 195 s have the same units; at 160 s the script rounds a job away that just fits."""
+    record = [Zone("a", 195_000, 0, bytes([1] * 12))]
+    same = spot_job.bounds_of(record, _case(tick_ms=195_000, deadline_ms=10 * 195_000))
+    assert same.script == same.exact == pytest.approx(5 * 1_200_000 * 195_000 / 3_600_000)
+    tight = _case(tick_ms=160_000, deadline_ms=1_600_000, work_ms=1_240_000)
+    bounds = spot_job.bounds_of([Zone("a", 160_000, 0, bytes(12))], tight)
+    assert bounds.script == bounds.exact == pytest.approx(10 * 3_000_000 * 160_000 / 3_600_000)
+
+
 def test_starts_are_spaced_as_in_the_published_script() -> None:
     assert starts_of(3895, 312, 12) == (0, 325, 651, 976, 1302, 1627, 1953, 2278, 2604, 2929, 3255, 3580)
     assert starts_of(315, 312, 1) == (0,)
