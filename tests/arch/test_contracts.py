@@ -92,6 +92,12 @@ SEEDS = (
         "parts-of-schedule",
     ),
     _seed(
+        "a decider that borrows what spot has learned",
+        "steersman/decide/admit.py",
+        "from steersman.decide.hazard import hazards",
+        "parts-of-spot",
+    ),
+    _seed(
         "a driver that decides",
         "steersman/drivers/local/files.py",
         "from steersman.decide.cycle import decide",
