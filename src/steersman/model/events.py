@@ -101,8 +101,8 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True):
 class Observed(msgspec.Struct, frozen=True, kw_only=True, tag="observed"):
     """One a cycle: the time (epoch milliseconds), what moved, and what the deciders were given.
 
-    `news`: so many events after this one were recorded with it, before anything was decided. None: nothing was
-    decided on it, or by a build that did not say.
+    `news`: so many events after this one were recorded with it, before anything was decided. None: nothing
+    was decided on it, or by a build that did not say.
     """
 
     now_ms: int
