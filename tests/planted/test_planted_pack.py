@@ -1,5 +1,6 @@
 """Every law of packing bites: a bug is planted in the real packer, and the law meant for it finds it."""
 
+import heapq
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis.errors import NoSuchExample
 from hypothesis.strategies import SearchStrategy
 from tests.properties.pack_laws import Life, broken, lives, told
 
-from steersman.decide import pack, pack_stock
+from steersman.decide import pack, pack_stock, pack_value
 from steersman.decide.pack import Packer, State
 from steersman.decide.pack_stock import cutting_stock
 from steersman.decide.pack_value import SPREAD, Key, Shape
@@ -27,7 +28,7 @@ def _forgets_the_gpus_beyond_the_first(patch: Patch) -> None:
 
 
 def _overlooks_rests_when_several_are_asked_for(patch: Patch) -> None:
-    real = pack.cost
+    real = pack_value.cost
 
     def cost(shape: Shape, key: Key, *of: Any) -> Any:
         found = real(shape, key, *of)
@@ -92,7 +93,7 @@ def test_a_state_that_lacks_something_is_found(monkeypatch: Patch) -> None:
 
 def test_the_order_of_nodes_deciding_is_found(monkeypatch: Patch) -> None:
     monkeypatch.setattr(pack._Class, "first", lambda self: self._heap[-1])
-    monkeypatch.setattr(pack.heapq, "heappush", _push)
+    monkeypatch.setattr(heapq, "heappush", _push)
     assert _found(lives(), _depends_on_order)
 
 

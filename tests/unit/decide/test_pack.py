@@ -150,7 +150,7 @@ def test_the_state_taken_out_and_in_decides_alike() -> None:
 
 def test_small_bounds_change_no_decision(monkeypatch: pytest.MonkeyPatch) -> None:
     """Caches that are dropped and rebuilt decide as those that never were."""
-    told = []
+    told: list[list[Placement | None]] = []
     for small in (False, True):
         if small:
             for name in ("LANES_MAX", "LOG_MAX", "STALE_MIN"):

@@ -1,6 +1,7 @@
 """The replay of packing: files read strictly, the protocol of arrivals, tiny cases with known answers."""
 
 import gzip
+import random
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -155,5 +156,5 @@ def test_a_list_that_never_reaches_the_load(tmp_path: Path, monkeypatch: pytest.
 def test_every_pod_comes_once_before_any_comes_again(tmp_path: Path) -> None:
     pods, _ = read_pods(asked(tmp_path).pods, set())
     for seed in range(20):
-        drawn = list(islice(packing._drawn(pods, packing.random.Random(seed)), 12))
+        drawn = list(islice(packing._drawn(pods, random.Random(seed)), 12))
         assert sorted(drawn[:4]) == sorted(pods)
