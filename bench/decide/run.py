@@ -1,7 +1,7 @@
 """All problems, one after another, with what they come to beside their baselines and bounds.
 
-    python -m bench.decide.run                   all of it, 20 minutes at most on two cores
-    python -m bench.decide.run --short           a few minutes: fewer seeds, shorter spans, as in CI
+    python -m bench.decide.run                   all of it, about 20 minutes on two cores
+    python -m bench.decide.run --short           a few minutes: fewer seeds, shorter spans, for a look
     python -m bench.decide.run --only packing
 
 Theory: each problem is a module with `measure(short)`, which prints its table and gives its figures by name;
@@ -19,7 +19,6 @@ from importlib import import_module
 PROBLEMS: Mapping[str, str] = {
     "packing": "packing",
     "jobs": "jobs",
-    "autoscale": "autoscale",
     "spot-job": "spot_job",
 }
 

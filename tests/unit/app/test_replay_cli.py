@@ -22,7 +22,7 @@ class Many(msgspec.Struct, frozen=True, kw_only=True):
     """A problem of several."""
 
     zone: tuple[Path, ...]
-    from_: str | None = None
+    work_h: float = 48.0
 
 
 HERE, THERE = Path("here.csv"), Path("there.csv")
@@ -31,8 +31,8 @@ HERE, THERE = Path("here.csv"), Path("there.csv")
 def test_options_become_the_record_of_the_problem() -> None:
     assert options(Asked(problem="jobs", files=[HERE]), One, "jobs") == One(jobs=HERE)
     assert options(Asked(problem="jobs", jobs=HERE, load=1.0), One, "jobs") == One(jobs=HERE, load=1.0)
-    given = Asked(problem="spot-job", zone=[HERE, THERE], from_="5")
-    assert options(given, Many, "zone") == Many(zone=(HERE, THERE), from_="5")
+    given = Asked(problem="spot-job", zone=[HERE, THERE], work_h=5.0)
+    assert options(given, Many, "zone") == Many(zone=(HERE, THERE), work_h=5.0)
     given = Asked(problem="spot-job", files=[HERE, THERE])
     assert options(given, Many, "zone") == Many(zone=(HERE, THERE))
 
@@ -44,7 +44,7 @@ def test_options_become_the_record_of_the_problem() -> None:
         (Asked(problem="jobs", files=[HERE], seed=3), One, "jobs", "jobs takes no --seed"),
         (Asked(problem="jobs", files=[HERE, THERE]), One, "jobs", "one file at a time"),
         (Asked(problem="jobs", files=[HERE], jobs=THERE), One, "jobs", "with and without an option"),
-        (Asked(problem="jobs", jobs=HERE, from_="3"), One, "jobs", "jobs takes no --from"),
+        (Asked(problem="jobs", jobs=HERE, work_h=3.0), One, "jobs", "jobs takes no --work-h"),
     ],
 )
 def test_what_does_not_fit_is_refused(asked: Asked, record: type, files: str, words: str) -> None:
