@@ -3,8 +3,8 @@
 Theory of operation. A gang holds all of its GPUs for the whole round or none. One that is preempted keeps
 what it has attained; when it runs again it first loses `RESTART_S`, and that is one restart. A job ends in
 the middle of a round when its duration is reached; its GPUs are free at the next. When nothing is there, time
-goes on to the first round in which something is. When all that is there fits, there is nothing to decide,
-and all of it runs to the first round in which something ends or comes.
+goes on to the first round in which something is. In each round the policy is asked, also when all fits: so
+what a decider learns, and when, is what it would learn live.
 
 Who runs is a `Policy`, so that the policies people use today (in bench/) are replayed by the same rounds.
 What is decided is held against the capacity here, whoever decided it.
@@ -47,7 +47,7 @@ class Policy(Protocol):
         """A job is there."""
 
     def choose(self, active: Mapping[int, Active], capacity: int, now_s: float) -> Sequence[int]:
-        """The numbers of the jobs that run in this round, of those that are there; not asked when all fit."""
+        """The numbers of those that run in this round, of the jobs there are; served in this order."""
 
     def served(self, job: Active) -> None:
         """A job ran and goes on."""
@@ -75,7 +75,6 @@ class Cluster:
         self._capacity = capacity
         self._policy = policy
         self._active: dict[int, Active] = {}
-        self._demand = 0
         self._running: set[int] = set()
         self._coming = 0
         self._now_s = gangs[0].arrival_s
@@ -87,11 +86,11 @@ class Cluster:
         told = 0
         while self._coming < len(self._jobs) or self._active:
             self._admit()
-            rounds, chosen = self._decide()
+            chosen = self._decide()
             self._switch(chosen)
             for number in chosen:
-                self._serve(self._active[number], rounds * ROUND_S)
-            self._now_s += rounds * ROUND_S
+                self._serve(self._active[number])
+            self._now_s += ROUND_S
             ended = self._coming - len(self._active)
             if ended - told >= every:
                 tell(ended)
@@ -102,37 +101,20 @@ class Cluster:
 
     def _admit(self) -> None:
         if not self._active:
-            self._now_s += ROUND_S * max(self._rounds_to_arrival(), 0)
+            ahead_s = self._jobs[self._coming].gang.arrival_s - self._now_s
+            self._now_s += ROUND_S * max(math.ceil(ahead_s / ROUND_S), 0)
         while self._coming < len(self._jobs) and self._jobs[self._coming].gang.arrival_s <= self._now_s:
             job = self._jobs[self._coming]
             self._active[job.number] = job
-            self._demand += job.gang.gpus
             self._policy.came(job)
             self._coming += 1
 
-    def _rounds_to_arrival(self) -> int:
-        return math.ceil((self._jobs[self._coming].gang.arrival_s - self._now_s) / ROUND_S)
-
-    def _decide(self) -> tuple[int, Iterable[int]]:
-        """How many rounds are alike, and who runs in them."""
-        if self._demand <= self._capacity:
-            return self._rounds_alike(), list(self._active)
-        chosen = sorted(self._policy.choose(self._active, self._capacity, self._now_s))
+    def _decide(self) -> Sequence[int]:
+        chosen = self._policy.choose(self._active, self._capacity, self._now_s)
         assert chosen  # each job fits an empty cluster
         assert len(set(chosen)) == len(chosen)
         assert sum(self._active[number].gang.gpus for number in chosen) <= self._capacity
-        return 1, chosen
-
-    def _rounds_alike(self) -> int:
-        first_end = min(
-            math.ceil((job.left_s + self._lost_s(job)) / ROUND_S) for job in self._active.values()
-        )
-        if self._coming == len(self._jobs):
-            return max(first_end, 1)
-        return max(min(first_end, self._rounds_to_arrival()), 1)
-
-    def _lost_s(self, job: Active) -> int:
-        return RESTART_S if job.started and not job.running else 0
+        return chosen
 
     def _switch(self, chosen: Iterable[int]) -> None:
         now = set(chosen)
@@ -142,13 +124,13 @@ class Cluster:
             self._policy.paused(job)
         self._running = now
 
-    def _serve(self, job: Active, span_s: int) -> None:
-        lost_s = self._lost_s(job)
+    def _serve(self, job: Active) -> None:
+        lost_s = RESTART_S if job.started and not job.running else 0
         self._restarts += 1 if lost_s else 0
         job.running = job.started = True
-        if job.left_s > span_s - lost_s:
-            job.left_s -= span_s - lost_s
-            job.attained_s += span_s - lost_s
+        if job.left_s > ROUND_S - lost_s:
+            job.left_s -= ROUND_S - lost_s
+            job.attained_s += ROUND_S - lost_s
             self._policy.served(job)
             return
         job.end_s = self._now_s + lost_s + job.left_s
@@ -156,7 +138,6 @@ class Cluster:
         job.left_s = 0.0
         del self._active[job.number]
         self._running.discard(job.number)
-        self._demand -= job.gang.gpus
         self._policy.ended(job)
 
 
