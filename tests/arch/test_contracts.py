@@ -92,6 +92,12 @@ SEEDS = (
         "parts-of-schedule",
     ),
     _seed(
+        "a decider that takes a value of the packer's",
+        "steersman/decide/recover.py",
+        "from steersman.decide.pack_stock import WHOLE",
+        "parts-of-pack",
+    ),
+    _seed(
         "a driver that decides",
         "steersman/drivers/local/files.py",
         "from steersman.decide.cycle import decide",
