@@ -98,6 +98,12 @@ SEEDS = (
         "parts-of-spot",
     ),
     _seed(
+        "a decider that takes a value of the packer's",
+        "steersman/decide/recover.py",
+        "from steersman.decide.pack_stock import WHOLE",
+        "parts-of-pack",
+    ),
+    _seed(
         "a driver that decides",
         "steersman/drivers/local/files.py",
         "from steersman.decide.cycle import decide",

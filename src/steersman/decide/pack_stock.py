@@ -30,7 +30,7 @@ SIZES_MAX = 24
 PIVOTS_MAX = 400
 """Simplex steps: a few for each size are enough in practice, and any dual on the way is a usable price."""
 FIT_PART = 0.1
-"""Weight of FGD's value beside the program's, 0 to 1; between 0.05 and 0.15 results hardly move."""
+"""Weight of FGD's value beside the program's, 0 to 1: parts residuals that the program calls equal."""
 GAIN_MIN = 1e-12
 """Less than this is no better: noise of the sums."""
 TOLERANCE = 1e-9
