@@ -1,7 +1,7 @@
 """`spot-job` on the open zones: Steersman beside Uniform Progress, greedy, on-demand and the optimum.
 
-    python -m bench.decide.spot_job              all of it: half an hour of CPU
-    python -m bench.decide.spot_job --short      a few starts of each: does everything measure?
+    python -m bench.decide.spot_job              all of it: 1,116 jobs, about a second of CPU each
+    python -m bench.decide.spot_job --short      two starts of each: does everything measure?
     python -m bench.decide.spot_job --json       the figures alone
 
 Theory: every policy goes through the product's own simulator, so that the protocol is the same. Two tables.
