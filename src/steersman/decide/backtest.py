@@ -126,9 +126,7 @@ def run(fleets: Fleets, past: Past, service: Service, tick: Tick) -> Fleets:
         [max(0, queue + came - have * each) for queue, have in zip(fleets.queues_milli, ready, strict=True)]
     )
     following = _numbers(past, service, queues, ready)
-    done = fleets._replace(
-        replicas=(*fleets.replicas[1:], following), queues_milli=queues, counts=counts
-    )
+    done = fleets._replace(replicas=(*fleets.replicas[1:], following), queues_milli=queues, counts=counts)
     if is_warming(past, service):
         return done
     fade = exp(-pace.tick_s / MEMORY_S)

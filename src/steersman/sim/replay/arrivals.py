@@ -56,8 +56,8 @@ class Arrivals(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    at_s: array[float]
-    values: array[float]
+    at_s: "array[float]"  # not subscriptable at run time before Python 3.12
+    values: "array[float]"
     dropped: Counter[str]
 
 
@@ -151,7 +151,9 @@ def _read(path: Path, kind: Format, begin: float, end: float) -> _Rows:
             continue
         check_order(path, line, before, at, what)
         if kind.is_rate and at == before:
-            raise TraceError(f"{path.name}:{line}: {what} {at:g} is there twice", hint="one row for each time")
+            raise TraceError(
+                f"{path.name}:{line}: {what} {at:g} is there twice", hint="one row for each time"
+            )
         before = at
         if begin <= at < end:
             rows.at_s.append(at)
@@ -164,7 +166,8 @@ def _read(path: Path, kind: Format, begin: float, end: float) -> _Rows:
 def _seconds(path: Path, span_s: float) -> int:
     if span_s > SECONDS_MAX:
         raise TraceError(
-            f"{path.name}: {span_s:,.0f} s are more than {SECONDS_MAX:,}", hint="replay a part with --from and --to"
+            f"{path.name}: {span_s:,.0f} s are more than {SECONDS_MAX:,}",
+            hint="replay a part with --from and --to",
         )
     return int(span_s)
 
@@ -182,7 +185,9 @@ def _from_requests(path: Path, kind: Format, rows: _Rows, zero: float) -> Arriva
 
 def _from_rates(path: Path, kind: Format, rows: _Rows, seed: int) -> Arrivals:
     if len(rows.at_s) < 2:
-        raise TraceError(f"{path.name}: one row is no series of rates", hint="two rows tell how far apart they are")
+        raise TraceError(
+            f"{path.name}: one row is no series of rates", hint="two rows tell how far apart they are"
+        )
     zero = rows.at_s[0]
     spacing = statistics.median(
         after - before for before, after in zip(rows.at_s, rows.at_s[1:], strict=False)

@@ -118,7 +118,8 @@ def service_of(asked: Asked, arrivals: Arrivals) -> Service:
     peak = peak_replicas(arrivals.work, asked.capacity)
     if peak > REPLICAS_MAX:
         raise TraceError(
-            f"the busiest minute needs {peak:,} replicas", hint="--capacity is the work a second of one replica"
+            f"the busiest minute needs {peak:,} replicas",
+            hint="--capacity is the work a second of one replica",
         )
     slo_s = int(asked.slo_s)
     pace = Pace(slo_s=slo_s, cold_start_s=math.ceil(asked.cold_start_s), tick_s=tick_of(slo_s))
@@ -234,7 +235,9 @@ def _told(decider: Decider, seconds: int, progress: Progress) -> Decider:
 
     def look(seen: Second) -> int | None:
         if seen.second % every == 0:
-            progress(seen.second / seconds, f"second {seen.second:,} of {seconds:,}, {seen.replicas:,} replicas")
+            progress(
+                seen.second / seconds, f"second {seen.second:,} of {seconds:,}, {seen.replicas:,} replicas"
+            )
         return decider(seen)
 
     return look
