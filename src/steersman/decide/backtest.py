@@ -1,7 +1,7 @@
-"""Every way to size a service, tried on its own past: virtual fleets with virtual queues. A part of `capacity`.
+"""Every way to size a service, tried on its past: virtual fleets with virtual queues. A part of `capacity`.
 
-Theory of operation. Arrivals do not depend on how many replicas there are. What any candidate (forecast x hold
-x headroom) would have cost, and how many requests it would have let wait too long, is therefore known exactly
+Theory of operation. Arrivals do not depend on how many replicas there are. What any candidate (forecast x
+hold x headroom) would have cost, and how many requests it would have let wait too long, is therefore known exactly
 from the past: each has a virtual fleet and a virtual queue that are given the real arrivals and pay the real
 cold start. The leader is the candidate of least
 
@@ -22,7 +22,7 @@ HEADROOMS = (0.0, 0.03, 0.07, 0.12, 0.2, 0.32, 0.5, 1.0)
 """Share added to the held forecast: from none to double, in steps of about 1.6."""
 CANDIDATES = FORECASTS * len(HOLDS_S) * len(HEADROOMS)
 DRAIN_S = 30
-"""A queue that is too long is drained in so many seconds once there is capacity; never in less than the SLO."""
+"""A queue that is too long is drained in so many seconds once there is capacity; never faster than the SLO."""
 WARM = 2
 """Cold starts before anything is judged: what was launched at first sight is ready after one of them."""
 PRIOR, PRIOR_SCALE = 0.2, 0.1
@@ -77,7 +77,7 @@ class Leader(NamedTuple):
 
 
 class Fleets(NamedTuple):
-    """The candidates' virtual fleets and what they came to. Bounded by the cold start and the SLO in ticks."""
+    """The candidates' virtual fleets and what they came to; bounded by cold start and SLO in ticks."""
 
     replicas: tuple[tuple[int, ...], ...]  # by tick of the last cold start, oldest first, then by candidate
     queues_milli: tuple[int, ...]

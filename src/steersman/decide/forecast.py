@@ -1,4 +1,4 @@
-"""What work will come to a service: forecasts from what came, each also held for a while. A part of `capacity`.
+"""What work will come to a service: forecasts from what came, each also held a while. A part of `capacity`.
 
 Theory of operation. Three forecasts, none of which is right for all services:
 
@@ -19,8 +19,8 @@ from typing import NamedTuple
 MEANS_S = (60, 600)
 """Forecasts by mean: seconds looked back. A minute follows ramps, ten minutes average bursts out."""
 LINE_S = 180
-"""Forecast by a line: seconds it is fitted to. As long as a long cold start, for a line that is led on further
-than it was fitted to is mostly noise."""
+"""Forecast by a line: seconds it is fitted to. As long as a long cold start, for a line that is led on
+further than it was fitted to is mostly noise."""
 FORECASTS = len(MEANS_S) + 1
 SHORT = 4
 """No mean reaches back further than one part in so many of the history."""
@@ -62,7 +62,7 @@ NOTHING = Past(0, (0,), (0, 0), (((0.0,),) * (FORECASTS + 1),) * len(HOLDS_S), (
 def come(past: Past, pace: Pace, work_milli: int) -> Past:
     """What is remembered after one more tick, in which this work came."""
     ticks = past.ticks + 1
-    kept = max(max(MEANS_S), LINE_S + pace.tick_s, pace.slo_s) // pace.tick_s + 1
+    kept = max(*MEANS_S, LINE_S + pace.tick_s, pace.slo_s) // pace.tick_s + 1
     sums = (*past.sums, past.sums[-1] + work_milli)[-kept:]
     line = _line(past.line, sums, LINE_S // pace.tick_s)
     now = (*_means(sums, ticks, pace), _led(line, pace))
