@@ -1,8 +1,8 @@
 """Every way to size a service, tried on its past: virtual fleets with virtual queues. A part of `capacity`.
 
 Theory of operation. Arrivals do not depend on how many replicas there are. What any candidate (forecast x
-hold x headroom) would have cost, and how many requests it would have let wait too long, is therefore known exactly
-from the past: each has a virtual fleet and a virtual queue that are given the real arrivals and pay the real
+hold x headroom) would have cost, and how many requests it would have let wait too long, is therefore known
+exactly from the past: each has a virtual fleet and a virtual queue that are given the real arrivals and pay the real
 cold start. The leader is the candidate of least
 
     cost * max(1, share / (TIGHT * budget)) ** POWER,    share = (violations + M p) / (requests + M)
@@ -22,7 +22,7 @@ HEADROOMS = (0.0, 0.03, 0.07, 0.12, 0.2, 0.32, 0.5, 1.0)
 """Share added to the held forecast: from none to double, in steps of about 1.6."""
 CANDIDATES = FORECASTS * len(HOLDS_S) * len(HEADROOMS)
 DRAIN_S = 30
-"""A queue that is too long is drained in so many seconds once there is capacity; never faster than the SLO."""
+"""Too long a queue is drained in so many seconds once there is capacity; never faster than the SLO."""
 WARM = 2
 """Cold starts before anything is judged: what was launched at first sight is ready after one of them."""
 PRIOR, PRIOR_SCALE = 0.2, 0.1
