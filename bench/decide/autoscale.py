@@ -117,8 +117,8 @@ def ray_serve(each: float, service_s: int, least: int, most: int) -> Decider:
 def solved(work: Sequence[float], asked: Asked, grid: int, whole: bool) -> float:
     """Least replica-seconds with every request served in its SLO, on a grid; fractional unless `whole`."""
     import numpy as np  # noqa: PLC0415  # a solver is for who runs this bench
-    from scipy.optimize import Bounds, LinearConstraint, milp  # type: ignore  # noqa: PLC0415, PGH003
-    from scipy.sparse import coo_matrix  # type: ignore  # noqa: PLC0415, PGH003
+    from scipy.optimize import Bounds, LinearConstraint, milp  # type: ignore  # noqa: PLC0415
+    from scipy.sparse import coo_matrix  # type: ignore  # noqa: PLC0415
 
     size, late = len(work) // grid, max(1, round(asked.slo_s / grid))
     total = np.concatenate([[0], np.cumsum(np.array(work)[: size * grid].reshape(size, grid).sum(1))])
@@ -126,7 +126,7 @@ def solved(work: Sequence[float], asked: Asked, grid: int, whole: bool) -> float
     for at in range(size):  # variables: replicas, launches, work served by the end of the interval
         row, served = 3 * at, 2 * size + at
         cells += [(row, served, 1.0), (row, at, -asked.capacity * grid), (row + 1, served, 1.0)]
-        cells += [(row + 2, at, float(at > 0)), (row + 2, size + at, -1.0)]
+        cells += [(row + 2, at, 1.0), (row + 2, size + at, -1.0)]
         if at:
             cells += [(row, served - 1, -1.0), (row + 1, served - 1, -1.0), (row + 2, at - 1, -1.0)]
     rows, columns, values = zip(*cells, strict=True)

@@ -2,8 +2,8 @@
 
 Theory of operation. Arrivals do not depend on how many replicas there are. What any candidate (forecast x
 hold x headroom) would have cost, and how many requests it would have let wait too long, is therefore known
-exactly from the past: each has a virtual fleet and a virtual queue that are given the real arrivals and pay the real
-cold start. The leader is the candidate of least
+exactly from the past: each has a virtual fleet and a virtual queue that are given the real arrivals
+and pay the real cold start. The leader is the candidate of least
 
     cost * max(1, share / (TIGHT * budget)) ** POWER,    share = (violations + M p) / (requests + M)
 
