@@ -3,8 +3,8 @@
 Theory of operation. With foresight the k-th replica is on while k are needed to serve the work of the
 last SLO within the SLO. Each level is a ski rental with a known end: through a gap no longer than a cold
 start it is kept, over a longer one it is launched anew, and a launch costs the cold start. Exact by level, in
-time that is linear in the seconds and in the changes of the need. It is no lower bound for all schedules, which
-may let work wait for a busy replica: that bound needs a solver and is in bench/.
+time that is linear in the seconds and in the changes of the need. It is no lower bound for all schedules:
+others may let work wait for a busy replica. That bound needs a solver and is in bench/.
 """
 
 import math
