@@ -19,6 +19,7 @@ from importlib import import_module
 PROBLEMS: Mapping[str, str] = {
     "packing": "packing",
     "jobs": "jobs",
+    "autoscale": "autoscale",
     "spot-job": "spot_job",
 }
 

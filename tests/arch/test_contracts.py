@@ -98,6 +98,12 @@ SEEDS = (
         "parts-of-spot",
     ),
     _seed(
+        "a decider that forecasts for itself",
+        "steersman/decide/recover.py",
+        "from steersman.decide.forecast import NOTHING",
+        "parts-of-capacity",
+    ),
+    _seed(
         "a decider that takes a value of the packer's",
         "steersman/decide/recover.py",
         "from steersman.decide.pack_stock import WHOLE",

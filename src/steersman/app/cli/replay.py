@@ -38,6 +38,7 @@ class Problem(NamedTuple):
 PROBLEMS: Mapping[str, Problem] = {
     "packing": Problem("packing", "pods"),
     "jobs": Problem("jobs", "jobs"),
+    "autoscale": Problem("autoscale", "requests"),
     "spot-job": Problem("spot_job", "zone"),
 }
 _OWN = ("problem", "files", "json", "journal")
@@ -70,12 +71,20 @@ class Asked:
     nodes: Annotated[Path | None, _file("packing: the nodes")] = None
     pods: Annotated[Path | None, _file("packing: the pods")] = None
     jobs: Annotated[Path | None, _file("jobs: the jobs")] = None
+    requests: Annotated[Path | None, _file("autoscale: the requests, or their rates")] = None
     zone: Annotated[list[Path] | None, _file("spot-job: a zone's availability; may be repeated")] = None
     seed: Annotated[int | None, _value("of all chance in the replay")] = None
     load: Annotated[
         float | None, _value("packing: how much arrives; jobs: how much there is to do; 1 is the capacity")
     ] = None
     vc: Annotated[str | None, _value("jobs: only this virtual cluster")] = None
+    capacity: Annotated[float | None, _value("autoscale: work a second that a replica does")] = None
+    slo_s: Annotated[float | None, _value("autoscale: the longest wait that keeps the objective")] = None
+    cold_start_s: Annotated[float | None, _value("autoscale: from launch to ready")] = None
+    min_replicas: Annotated[int | None, _value("autoscale: the fewest replicas")] = None
+    budget: Annotated[float | None, _value("autoscale: share of requests that may wait longer")] = None
+    from_: Annotated[str | None, _value("autoscale: from this time of the trace on", "--from")] = None
+    to: Annotated[str | None, _value("autoscale: up to this time of the trace")] = None
     work_h: Annotated[float | None, _value("spot-job: hours of work")] = None
     deadline_h: Annotated[float | None, _value("spot-job: hours until it must be done")] = None
     overhead_h: Annotated[float | None, _value("spot-job: hours that a launch takes")] = None
