@@ -16,12 +16,12 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 import typer
 
-from steersman.app.cli.options import Json, takes
+from steersman.app.cli.options import Home, Json, settings_of, takes
 from steersman.app.cli.say import columns, note, say, say_json
 from steersman.app.settings import check_home
 from steersman.journal.sqlite import SqliteJournal
 from steersman.model.decisions import Decision
-from steersman.model.errors import ConflictError
+from steersman.model.errors import ConflictError, HomeError
 from steersman.sim.replay.journal import redecide
 from steersman.sim.replay.result import Progress, Replay, silent
 
@@ -41,7 +41,7 @@ PROBLEMS: Mapping[str, Problem] = {
     "autoscale": Problem("autoscale", "requests"),
     "spot-job": Problem("spot_job", "zone"),
 }
-_OWN = ("problem", "files", "json", "journal")
+_OWN = ("problem", "files", "json", "journal", "home")
 DIFFERS = 1
 WORDS_MAX = 5
 
@@ -92,6 +92,7 @@ class Asked:
     price_spot: Annotated[float | None, _value("spot-job: USD an hour")] = None
     price_on_demand: Annotated[float | None, _value("spot-job: USD an hour")] = None
     json: Json = False
+    home: Home = None
 
 
 @app.command()
@@ -99,10 +100,10 @@ class Asked:
 def replay(asked: Asked) -> int:
     """Put a recorded trace before the deciders that decide live, and print what came of it.
 
-    With --journal, a home's own journal: whether they would decide as they did. Exits 1 when not.
+    Without a problem, a home's own journal: whether they would decide as they did. Exits 1 when not.
     """
-    if asked.journal is not None:
-        return _again(asked, asked.journal)
+    if asked.journal is not None or not asked.problem:
+        return _again(asked, asked.journal or settings_of(asked.home).home)
     if asked.problem not in PROBLEMS:
         hint = f"the problems are {', '.join(PROBLEMS)}"
         raise ConflictError(f"there is no problem {asked.problem!r}", hint=hint)
@@ -120,6 +121,10 @@ def replay(asked: Asked) -> int:
 def _again(asked: Asked, home: Path) -> int:
     if asked.problem:
         raise ConflictError("a problem or a journal, not both", hint="steer replay --journal FOLDER")
+    if not home.exists():
+        raise HomeError(
+            f"there is no home at {home}", hint="give --journal FOLDER, or a problem and its trace"
+        )
     check_home(home)
     with contextlib.closing(SqliteJournal.open_reader(home)) as reader:
         found = redecide(reader.read(), reader.head().position, _progress(asked))

@@ -28,7 +28,7 @@ from steersman.dataplane.gateway.http.wire import Phase, Wire
 from steersman.ports.gateway import GatewayConfig
 
 VICTIMS = 256
-"""Idle connections picked at one look; the next look is a sweep later at the earliest."""
+"""Idle connections picked at one look. When there were fewer, the next look is a sweep later."""
 
 
 class Front:
@@ -50,6 +50,7 @@ class Front:
         self._connections: set[Wire] = set()
         self._per_address: dict[str, int] = {}
         self._victims: dict[str, list[Wire]] = {}
+        self._many: dict[str, bool] = {}  # whether there were more than were picked
         self._timer = loop.call_later(limits.sweep_s, self._sweep)
 
     @property
@@ -151,6 +152,8 @@ class Front:
             victims = self._victims[address] = self._idle(address)
         while victims:
             wire = victims.pop()
+            if not victims and self._many[address]:
+                del self._victims[address]  # there are more: look again when one is needed
             if wire in self._connections and _idle(wire):
                 wire.abort()
                 self.left(wire)
@@ -158,11 +161,19 @@ class Front:
         return False
 
     def _idle(self, address: str) -> list[Wire]:
-        """Who may be closed, the first to go last."""
+        """Who may be closed, the first to go last: those who have been silent for longest.
+
+        Whether they have ever asked does not count: else many who never do would outlast one who does.
+        """
         idle = (one for one in self._connections if _idle(one) and address in {"", one.address})
-        found = heapq.nsmallest(VICTIMS, idle, key=lambda one: (one.phase, one.deadline))
+        found = heapq.nsmallest(VICTIMS, idle, key=self._silent_since)
+        self._many[address] = len(found) == VICTIMS
         found.reverse()
         return found
+
+    def _silent_since(self, wire: Wire) -> float:
+        allowed_s = self.limits.idle_s if wire.phase is Phase.IDLE else self.limits.headers_s
+        return wire.deadline - allowed_s
 
     # --- time ---
 
@@ -171,6 +182,7 @@ class Front:
         self.now = now = self.loop.time()
         self.wall_ms = time.time_ns() // 1_000_000
         self._victims.clear()
+        self._many.clear()
         for wire in tuple(self._connections):
             wire.expire(now)
 
