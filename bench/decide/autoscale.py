@@ -8,8 +8,6 @@ that may go to zero the schedule by level. Baselines have their defaults, at a t
 The traces: STEERSMAN_TRACES, else ../shared/traces beside the repository, in open/p3_autoscale.
 """
 
-import argparse
-import json
 import math
 import os
 import sys
@@ -25,6 +23,7 @@ from rich.table import Table
 from scipy.optimize import Bounds, LinearConstraint, milp  # type: ignore[import-untyped]  # scipy has no types
 from scipy.sparse import coo_matrix  # type: ignore[import-untyped]  # the same
 
+from bench.decide.command import command
 from steersman.sim.replay.arrivals import read_arrivals
 from steersman.sim.replay.autoscale import (
     Asked,
@@ -198,17 +197,5 @@ def measure(short: bool = False) -> dict[str, float]:
     return figures
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--short", action="store_true")
-    parser.add_argument("--json", action="store_true")
-    chosen = parser.parse_args(arguments)
-    figures = measure(chosen.short)
-    if chosen.json:
-        print(json.dumps(figures))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(measure, __doc__))

@@ -18,8 +18,6 @@ Theory: the trace is Philly by virtual cluster (Gavel's conversion), the rounds 
 duration in this trace, which may be of the trace's making; without it is the careful figure.
 """
 
-import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +27,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from bench.decide.command import command
 from steersman.sim.replay import jobs
 from steersman.sim.replay.jobs import MEANS, Asked, Trace
 from steersman.sim.replay.jobs_rounds import Active, Policy, Steersman
@@ -147,17 +146,5 @@ def _row(load: float, words: str, metrics: Mapping[str, Any]) -> Sequence[str]:
     return (f"{load:g}", words, *numbers, worst, f"{vcs[worst]['jct_over_bound']:.3f}")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--short", action="store_true")
-    parser.add_argument("--json", action="store_true")
-    chosen = parser.parse_args(arguments)
-    figures = measure(chosen.short)
-    if chosen.json:
-        print(json.dumps(figures, indent=2))
-    return 0 if figures else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(measure, __doc__))

@@ -14,9 +14,7 @@ borders of nodes are left out, so that no policy can reach it. It needs scipy, a
 Speed is pods tried for each second of CPU time of one core, all learning inside, on all nodes.
 """
 
-import argparse
 import heapq
-import json
 import math
 import os
 import sys
@@ -33,6 +31,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from bench.decide.command import command
 from steersman.decide.pack import NodeState, Packer, State
 from steersman.decide.pack_stock import WHOLE
 from steersman.decide.pack_value import Shape
@@ -346,20 +345,5 @@ def measure(short: bool = False) -> dict[str, float]:
     return figures
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--short", action="store_true")
-    parser.add_argument("--json", action="store_true")
-    chosen = parser.parse_args(arguments)
-    figures = measure(chosen.short)
-    if chosen.json:
-        print(json.dumps(figures))
-    else:
-        for name, value in figures.items():
-            print(f"{name:60}{value:>14,.4f}")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(measure, __doc__))

@@ -15,8 +15,6 @@ to on-demand at the last safe tick; `uniform-progress` is that of Z. Wu et al., 
 guarantee. The traces: STEERSMAN_TRACES, else ../shared/traces beside the repository, in open/p4_spot.
 """
 
-import argparse
-import json
 import os
 import sys
 from collections import Counter
@@ -28,6 +26,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from bench.decide.command import command
 from steersman.decide.hazard import HOUR_MS
 from steersman.decide.spot import IDLE, ON_DEMAND, JobView
 from steersman.sim.replay.spot_job import (
@@ -308,19 +307,5 @@ def measure(short: bool = False) -> dict[str, float]:
     return figures
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--short", action="store_true")
-    parser.add_argument("--json", action="store_true")
-    chosen = parser.parse_args(arguments)
-    figures = measure(chosen.short)
-    if chosen.json:
-        print(json.dumps(figures))
-    else:
-        for name, value in figures.items():
-            print(f"{name:44} {value:,.4f}")
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(command(measure, __doc__))
