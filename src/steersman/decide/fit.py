@@ -12,7 +12,7 @@ from steersman.state.draft import Draft
 
 def ranks_in(cpu_milli: int, memory_bytes: int, free: Signature, shape: Shape) -> int:
     """How many ranks of this shape fit into an amount of free capacity, at most as many as it has."""
-    cpu_asked, memory_asked, accelerators, count = shape
+    cpu_asked, memory_asked, accelerators, count = shape[:4]
     if cpu_asked:
         count = min(count, cpu_milli // cpu_asked)
     if memory_asked:
@@ -27,7 +27,7 @@ def ranks_in(cpu_milli: int, memory_bytes: int, free: Signature, shape: Shape) -
 def holding(draft: Draft, shape: Shape) -> list[Signature]:
     """Signatures with enough free accelerators for one rank: the fewest left idle first."""
     orders = draft.capacity.orders
-    asked = shape[2]
+    asked = shape.accelerators
     if asked not in orders:
         found = []
         for free in draft.capacity.ordered():
@@ -41,14 +41,14 @@ def holding(draft: Draft, shape: Shape) -> list[Signature]:
 def room(draft: Draft, shape: Shape) -> Iterator[tuple[NodeId, int]]:
     """Nodes with room for at least one rank, in best-fit order, with the number of ranks each can hold."""
     for free in holding(draft, shape):
-        for cpu_milli, memory_bytes, node in draft.capacity.member(free).since((shape[0],)):
-            if memory_bytes >= shape[1]:
+        for cpu_milli, memory_bytes, node in draft.capacity.member(free).since((shape.cpu_milli,)):
+            if memory_bytes >= shape.memory_bytes:
                 yield node, ranks_in(cpu_milli, memory_bytes, free, shape)
 
 
 def spread(draft: Draft, shape: Shape) -> list[tuple[NodeId, int]] | None:
     """Nodes for all ranks of a shape and how many go to each, or None when they do not all fit."""
-    left, chosen = shape[3], []
+    left, chosen = shape.num_nodes, []
     for node, ranks in room(draft, shape):
         take = min(ranks, left)
         chosen.append((node, take))
@@ -65,15 +65,15 @@ def placements(draft: Draft, shape: Shape, chosen: list[tuple[NodeId, int]]) -> 
         free = _devices_by_kind(draft.nodes[node])
         for _ in range(ranks):
             taken: list[DeviceId] = []
-            for kind, count in shape[2]:
+            for kind, count in shape.accelerators:
                 taken += free[kind][:count]
                 free[kind] = free[kind][count:]
             made.append(
                 Placement(
                     rank=len(made),
                     node=node,
-                    cpu_milli=shape[0],
-                    memory_bytes=shape[1],
+                    cpu_milli=shape.cpu_milli,
+                    memory_bytes=shape.memory_bytes,
                     devices=tuple(sorted(taken)),
                 )
             )
@@ -99,7 +99,7 @@ def what_lacks(draft: Draft, shape: Shape) -> Code:
     if next(room(draft, shape), None) is not None:
         return Code.NO_ROOM_FOR_GANG
     for free in signatures:
-        if next(draft.capacity.member(free).since((shape[0],)), None) is not None:
+        if next(draft.capacity.member(free).since((shape.cpu_milli,)), None) is not None:
             return Code.NO_MEMORY
     return Code.NO_CORES
 
@@ -107,7 +107,7 @@ def what_lacks(draft: Draft, shape: Shape) -> Code:
 def times(shape: Shape, ranks: int) -> Resources:
     """The capacity that so many ranks of a shape ask for."""
     return Resources(
-        cpu_milli=shape[0] * ranks,
-        memory_bytes=shape[1] * ranks,
-        accelerators=tuple((kind, count * ranks) for kind, count in shape[2]),
+        cpu_milli=shape.cpu_milli * ranks,
+        memory_bytes=shape.memory_bytes * ranks,
+        accelerators=tuple((kind, count * ranks) for kind, count in shape.accelerators),
     )

@@ -63,7 +63,7 @@ def protected_until_ms(run: Run, run_ms_min: int) -> int:
 def find(draft: Draft, shape: Shape, priority: int) -> tuple[Yield | None, int | None]:
     """The cheapest way to make room, and when a run that is still protected may be asked again."""
     by_node, wake_ms = _candidates(draft, shape, priority)
-    left = shape[3]
+    left = shape.num_nodes
     taken: list[_Option] = []
     for node, ranks in room(draft, shape):
         if left and node not in by_node:

@@ -10,7 +10,7 @@ import msgspec
 
 from steersman.model.ids import DeviceId, NodeId, RunId, WorkloadName
 from steersman.model.reasons import Reason
-from steersman.model.resources import Resources
+from steersman.model.resources import WHOLE_MILLI, Resources
 from steersman.model.workload import Workload
 
 StopCause = Literal[
@@ -20,13 +20,20 @@ Outcome = Literal["succeeded", "failed", "stopped"]
 
 
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
-    """The lease of one rank: a right to named capacity of one node."""
+    """The lease of one rank: a right to named capacity of one node.
+
+    `device_milli`: how much of each device, in thousandths. `mig_profile` and `mig_start`: a MIG instance of
+    the one device instead, and the first of its memory slices.
+    """
 
     rank: int
     node: NodeId
     cpu_milli: int
     memory_bytes: int
     devices: tuple[DeviceId, ...] = ()
+    device_milli: int = WHOLE_MILLI
+    mig_profile: str = ""
+    mig_start: int = 0
 
 
 class Reservation(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,5 +1,7 @@
 """Where work can run: nodes at sites, grouped into one declared fleet."""
 
+from typing import Literal
+
 import msgspec
 
 from steersman.model.ids import NodeId
@@ -7,12 +9,16 @@ from steersman.model.resources import Device
 
 DEFAULT_SITE = "local"
 
+Market = Literal["on-demand", "spot", "reserved"]
+
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
     """A machine, or a declared part of one, that can hold runs.
 
     `driver` names the adapter that acts on it (``local`` is this machine's processes). `cpu_milli` and
-    `memory_bytes` are what Steersman may hand out, which can be less than the machine has.
+    `memory_bytes` are what Steersman may hand out, which can be less than the machine has. `zone` is its part
+    of the site, `pool` the like nodes that it is one of. `market` is how it is paid for: ``spot`` capacity
+    may be taken away. `price_usd_micro_per_hour` None: unknown, which is not 0.
     """
 
     id: NodeId
@@ -22,6 +28,10 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int
     devices: tuple[Device, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
+    zone: str = ""
+    pool: str = ""
+    market: Market = "on-demand"
+    price_usd_micro_per_hour: int | None = None
 
 
 class Fleet(msgspec.Struct, frozen=True, kw_only=True):

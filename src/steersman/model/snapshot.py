@@ -8,17 +8,19 @@ level-triggered: a decision lost in a crash is simply taken again by the next cy
 """
 
 from enum import StrEnum
+from typing import NamedTuple
 
 import msgspec
 
 from steersman.model.decisions import Outcome, Placement, Reservation, StopCause
 from steersman.model.fleet import Node
-from steersman.model.ids import DecisionId, DeviceId, RunId, WorkloadName
+from steersman.model.ids import DecisionId, DeviceId, QueueName, RunId, WorkloadName
 from steersman.model.policy import Policy
 from steersman.model.reasons import Reason
+from steersman.model.resources import WHOLE_MILLI, Sharing
 from steersman.model.service import ApiKey, Gateway, Service
 from steersman.model.table import SortedSeq, Table
-from steersman.model.workload import Workload
+from steersman.model.workload import DEFAULT_QUEUE, Topology, Workload
 
 
 class Phase(StrEnum):
@@ -197,8 +199,23 @@ class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
     removing: bool = False
 
 
+class DeviceShare(msgspec.Struct, frozen=True, kw_only=True):
+    """A device of which a part is leased: thousandths that are left, or the MIG instances on it.
+
+    `instances`: (profile, first memory slice), sorted by the slice; not empty means that it is in MIG mode.
+    """
+
+    device: DeviceId
+    free_milli: int = 0
+    instances: tuple[tuple[str, int], ...] = ()
+
+
 class NodeState(msgspec.Struct, frozen=True, kw_only=True):
-    """A node and what is leased and kept of it. Free = capacity - leased; reserved is kept out of free."""
+    """A node and what is leased and kept of it. Free = capacity - leased; reserved is kept out of free.
+
+    `free_devices` are those wholly free, `shares` those partly, sorted by device; a device in neither is
+    leased whole. While `reserved_shares` of its devices' parts are kept, no device is offered to others.
+    """
 
     node: Node
     health: str = "alive"
@@ -206,14 +223,32 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True):
     used_cpu_milli: int = 0
     used_memory_bytes: int = 0
     free_devices: tuple[DeviceId, ...] = ()
+    shares: tuple[DeviceShare, ...] = ()
     leases: tuple[tuple[RunId, int], ...] = ()
     reserved_cpu_milli: int = 0
     reserved_memory_bytes: int = 0
     reserved_accelerators: tuple[tuple[str, int], ...] = ()
+    reserved_shares: int = 0
 
 
-Shape = tuple[int, int, tuple[tuple[str, int], ...], int]
-"""What a rank asks for and how many: (cpu_milli, memory_bytes, accelerators, num_nodes)."""
+class Shape(NamedTuple):
+    """What a rank asks for, how many ranks there are, and where they may go: equal shapes fit alike.
+
+    `topology`: ranks that must share a ``node`` or a ``zone``; empty: anywhere. `pools`: the only pools that
+    will do; empty: any. `queue` is whose quota it is taken from.
+    """
+
+    cpu_milli: int
+    memory_bytes: int
+    accelerators: tuple[tuple[str, int], ...]
+    num_nodes: int
+    device_milli: int = WHOLE_MILLI
+    sharing: Sharing = "auto"
+    mig_profile: str = ""
+    topology: Topology = ""
+    pools: tuple[str, ...] = ()
+    queue: QueueName = DEFAULT_QUEUE
+
 
 Signature = tuple[tuple[str, int], ...]
 """Free accelerators of a node by kind, sorted."""

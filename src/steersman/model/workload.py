@@ -15,6 +15,9 @@ PRIORITY_DEFAULT = 0
 PRIORITY_MIN, PRIORITY_MAX = -1000, 1000
 DEFAULT_QUEUE = QueueName("default")
 
+Topology = Literal["", "node", "zone"]
+"""Where the ranks of a gang must be together; empty: anywhere."""
+
 RetryEvent = Literal["error", "interruption", "no-capacity"]
 """dstack's words: the program failed; its node or process was lost; it could not be placed (Steersman
 always waits for room, so this one changes nothing)."""
@@ -94,6 +97,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, tag="job"):
     """
 
     num_nodes: int = 1
+    topology: Topology = ""
     setup: str | None = None
     run: str
     workdir: str | None = None

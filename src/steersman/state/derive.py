@@ -42,8 +42,18 @@ NO_ENTRIES = WorkloadEntries()
 
 def shape_of(state: WorkloadState) -> Shape:
     """What one rank asks for, and how many ranks."""
-    amount = state.spec.resources
-    return amount.cpu_milli, amount.memory_bytes, amount.accelerators, state.spec.body.num_nodes
+    amount, job = state.spec.resources, state.spec.body
+    return Shape(
+        cpu_milli=amount.cpu_milli,
+        memory_bytes=amount.memory_bytes,
+        accelerators=amount.accelerators,
+        num_nodes=job.num_nodes,
+        device_milli=amount.device_milli,
+        sharing=amount.sharing,
+        mig_profile=amount.mig_profile,
+        topology=job.topology,
+        queue=state.spec.queue,
+    )
 
 
 def interval_outdated(state: WorkloadState, run: Run) -> bool:

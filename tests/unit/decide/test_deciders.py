@@ -14,7 +14,7 @@ from steersman.model.events import RankExited
 from steersman.model.policy import Policy
 from steersman.model.reasons import Code
 from steersman.model.resources import Resources
-from steersman.model.snapshot import Indexes, Phase, Snapshot
+from steersman.model.snapshot import Indexes, Phase, Shape, Snapshot
 from steersman.model.table import SortedSeq
 from steersman.model.workload import CheckpointPolicy
 
@@ -39,11 +39,11 @@ def test_how_many_ranks_fit(
     shape: tuple[int, int, tuple[tuple[str, int], ...], int],
     ranks: int,
 ) -> None:
-    assert ranks_in(cpu, memory, free, shape) == ranks
+    assert ranks_in(cpu, memory, free, Shape(*shape)) == ranks
 
 
 def test_what_ranks_ask_for_adds_up() -> None:
-    shape = (500, 2, (("A100", 1),), 9)
+    shape = Shape(500, 2, (("A100", 1),), 9)
     assert times(shape, 3) == Resources(cpu_milli=1_500, memory_bytes=6, accelerators=(("A100", 3),))
 
 

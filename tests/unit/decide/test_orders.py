@@ -6,9 +6,10 @@ from tests.scenarios.home import GIB, Home, fleet, job, node, told
 from steersman.decide.fit import holding, room, what_lacks
 from steersman.model.ids import NodeId
 from steersman.model.reasons import Code
+from steersman.model.snapshot import Shape
 from steersman.state.draft import Draft
 
-GPU = (1_000, GIB, (("A100", 1),), 1)
+GPU = Shape(1_000, GIB, (("A100", 1),), 1)
 
 
 def _take(draft: Draft, name: str) -> None:
