@@ -20,16 +20,16 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from steersman.decide import preempt
-from steersman.decide.fit import placements, spread, what_lacks
-from steersman.model.decisions import Decision, Hold, Reserve, Start, Stop
-from steersman.model.ids import run_id
+from steersman.decide.fit import what_lacks
+from steersman.decide.start import try_start
+from steersman.model.decisions import Decision, Hold, Reserve, Stop
 from steersman.model.reasons import Code, reason
 from steersman.model.snapshot import RunState, Shape, Snapshot, WorkloadState
 from steersman.model.table import Entry
 from steersman.state.apply import apply_decision
 from steersman.state.derive import shape_of
 from steersman.state.draft import Draft
-from steersman.state.lease import end_reservations, take_lease, take_reservations
+from steersman.state.lease import end_reservations, take_lease
 
 
 class Schedule(NamedTuple):
@@ -56,7 +56,7 @@ def schedule(snapshot: Snapshot) -> Schedule:
     while heads and starts < snapshot.policy.starts_per_cycle:
         entry, shape, rest = heappop(heads)
         state = draft.workloads[entry[2]]
-        start = _try_start(draft, state)
+        start = try_start(draft, state)
         if start is not None:
             decisions.append(start)
             for placement in start.placements:  # nothing later in the cycle looks at more of it than this
@@ -76,41 +76,6 @@ def schedule(snapshot: Snapshot) -> Schedule:
     if starts >= snapshot.policy.starts_per_cycle:
         wakes.append(snapshot.now_ms)
     return Schedule(tuple(decisions), min(wakes, default=None))
-
-
-def _try_start(draft: Draft, state: WorkloadState) -> Start | None:
-    shape = shape_of(state)
-    kept = state.reservations
-    if kept:
-        end_reservations(draft, kept)
-        draft.put_workload(state.spec.name, replace(state, reservations=()), None)
-    chosen = spread(draft, shape)
-    if chosen is None:
-        if kept:
-            take_reservations(draft, kept)
-            draft.put_workload(state.spec.name, state, None)
-        return None
-    placed = placements(draft, shape, chosen)
-    facts: dict[str, str | int] = {"node": placed[0].node, "nodes": len(chosen), "ranks": len(placed)}
-    if state.saved_step is not None:
-        facts["saved_step"] = state.saved_step
-    return Start(
-        workload=state.spec.name,
-        run=run_id(state.spec.name, draft.observed_at),
-        placements=placed,
-        checkpoint_interval_ms=_interval_ms(state),
-        reason=reason(Code.PLACED, **facts),
-    )
-
-
-def _interval_ms(state: WorkloadState) -> int | None:
-    """The declared interval, else the one that `recover` tuned, else the smallest that is allowed."""
-    declared = state.spec.body.checkpoint
-    if not declared.enabled:
-        return None
-    if declared.interval_ms is not None:
-        return declared.interval_ms
-    return declared.interval_ms_min if state.interval_ms is None else state.interval_ms
 
 
 def _blocked(draft: Draft, state: WorkloadState, *, may_preempt: bool) -> Schedule:

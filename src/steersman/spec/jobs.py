@@ -65,6 +65,7 @@ def _body(fields: Fields) -> Job:
     secrets = fields.get_or(keys_common.SECRETS, ())
     return Job(
         num_nodes=fields.get_or(keys_job.NUM_NODES, 1),
+        topology=fields.get_or(keys_job.TOPOLOGY, ""),
         setup=setup,
         run=run,
         workdir=fields.get(keys_common.WORKDIR),

@@ -1,7 +1,7 @@
 """The keys of a job."""
 
 from steersman.model.ids import WorkloadName
-from steersman.model.workload import Retry, RetryEvent
+from steersman.model.workload import Retry, RetryEvent, Topology
 from steersman.spec.keys_common import (
     COMMAND,
     DATA,
@@ -127,6 +127,12 @@ MAX_DURATION: Key[int | None] = Key(
     note="the longest time a run may take; `off` is no limit",
     origin="dstack",
 )
+TOPOLOGY: Key[Topology] = Key(
+    name="topology",
+    shape=Choice(what="a topology", options=(("any", ""), ("zone", "zone"), ("node", "node"))),
+    note="where all ranks must be together: `node`, `zone`, or `any`, which is how it is without it",
+    origin="steersman",
+)
 RETRY: Key[Retry | Fields] = Key(
     name="retry",
     shape=RetryRule(section=RETRY_SECTION, every=RETRY_EVENTS),
@@ -148,6 +154,7 @@ JOB_SECTION = Section(
         NAME_KEY,
         WORKDIR,
         NUM_NODES,
+        TOPOLOGY,
         RESOURCES,
         ENVS,
         SECRETS,

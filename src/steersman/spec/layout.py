@@ -81,6 +81,7 @@ def _program(declared: Job | Service) -> Rows:
 
 def _of_job(job: Job) -> Rows:
     yield "num_nodes", _number(job.num_nodes)
+    yield "topology", _text(job.topology or None)
     yield "run", _text(job.run)
     yield from _program(job)
     for each in job.inputs:

@@ -10,7 +10,7 @@ from steersman.spec.digest import digest
 from steersman.spec.parse import parse
 
 BASE = (
-    "name: a\nrun: x\nsetup: s\n"
+    "name: a\nrun: x\nsetup: s\ntopology: node\n"
     "resources: {cpus: 2, memory: 1, accelerators: A100:1}\nenvs: {A: b}\nsecrets: [S]\n"
     "inputs: {I: w/m}\nartifacts: {o: p}\nmax_duration: 1h\n"
     "retry: {duration: 1h, exit_codes: {retry: [3], fatal: [4]}}\n"
@@ -44,6 +44,7 @@ CHANGES = [
     ("setup: s\n", "", ("setup", "s", None), True),
     ("workdir: w", "workdir: v", ("workdir", "w", "v"), True),
     ("run: x", "run: x\nnum_nodes: 2", ("num_nodes", "1", "2"), True),
+    ("topology: node", "topology: zone", ("topology", "node", "zone"), True),
     ("run: x", "run: x\nqueue: q", ("queue", "default", "q"), True),
     ("cpus: 2", "cpus: 2.5", ("resources.cpus", "2", "2.5"), True),
     ("memory: 1,", "memory: 1.5,", ("resources.memory", "1 GiB", "1.5 GiB"), True),
