@@ -34,7 +34,7 @@ from rich.table import Table
 from bench.decide.command import command
 from steersman.decide.pack import NodeState, Packer, State
 from steersman.decide.pack_stock import WHOLE
-from steersman.decide.pack_value import Shape
+from steersman.model.demand import Ask
 from steersman.sim.replay.packing import Cluster, Tally, arrivals, read_nodes, read_pods
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,14 +69,14 @@ class Baseline(ABC):
         self._kinds: list[Kind] = [(n.model, n.cpu_milli, n.memory_bytes, n.devices) for n in nodes]
         self._versions = [0] * len(nodes)
         self._changed: list[int] = list(range(len(nodes)))
-        self._heaps: dict[Shape, tuple[list[tuple[int, int, int]], int]] = {}
-        self._choices: dict[Shape, dict[Kind, Choice]] = {}
+        self._heaps: dict[Ask, tuple[list[tuple[int, int, int]], int]] = {}
+        self._choices: dict[Ask, dict[Kind, Choice]] = {}
 
     @abstractmethod
-    def choice(self, shape: Shape, kind: Kind) -> tuple[int, Free]:
+    def choice(self, shape: Ask, kind: Kind) -> tuple[int, Free]:
         """The best way on a node that has room."""
 
-    def place(self, shape: Shape) -> bool:
+    def place(self, shape: Ask) -> bool:
         """Whether there was room."""
         heap, seen = self._heaps.get(shape, ([], 0))
         for at in self._changed[seen:]:
@@ -97,14 +97,14 @@ class Baseline(ABC):
         self._changed.append(at)
         return True
 
-    def _chosen(self, shape: Shape, at: int) -> Choice:
+    def _chosen(self, shape: Ask, at: int) -> Choice:
         known, kind = self._choices.setdefault(shape, {}), self._kinds[at]
         if kind not in known:
             known[kind] = self.choice(shape, kind) if _fits(shape, kind) else None
         return known[kind]
 
 
-def _fits(shape: Shape, kind: Kind) -> bool:
+def _fits(shape: Ask, kind: Kind) -> bool:
     model, cpu, memory, free = kind
     if cpu < shape.cpu_milli or memory < shape.memory_bytes:
         return False
@@ -112,18 +112,18 @@ def _fits(shape: Shape, kind: Kind) -> bool:
     return named and sum(one >= shape.gpu_milli for one in free) >= shape.gpus
 
 
-def _taken(shape: Shape, free: Free, chosen: Sequence[int]) -> Free:
+def _taken(shape: Ask, free: Free, chosen: Sequence[int]) -> Free:
     return tuple(one - shape.gpu_milli if at in chosen else one for at, one in enumerate(free))
 
 
-def _first(shape: Shape, free: Free) -> list[int]:
+def _first(shape: Ask, free: Free) -> list[int]:
     return [at for at, one in enumerate(free) if one >= shape.gpu_milli][: shape.gpus]
 
 
 class BestFit(Baseline):
     """The least left over, the mean of CPU and GPUs."""
 
-    def choice(self, shape: Shape, kind: Kind) -> tuple[int, Free]:
+    def choice(self, shape: Ask, kind: Kind) -> tuple[int, Free]:
         _, cpu, _, free = kind
         chosen = _first(shape, free)
         if shape.gpus == 1:
@@ -136,7 +136,7 @@ class BestFit(Baseline):
 class Fgd(Baseline):
     """The least growth of the GPU capacity that typical pods cannot use."""
 
-    def __init__(self, nodes: Sequence[NodeState], pods: Sequence[Shape]) -> None:
+    def __init__(self, nodes: Sequence[NodeState], pods: Sequence[Ask]) -> None:
         super().__init__(nodes)
         kinds = Counter((p.cpu_milli, p.gpus, p.gpu_milli, p.models) for p in pods).most_common()
         sums = list(accumulate(count for _, count in kinds))
@@ -145,7 +145,7 @@ class Fgd(Baseline):
         self._typical = [(*kind, count / total) for kind, count in typical]
         self._fragments: dict[tuple[str, int, Free], float] = {}
 
-    def choice(self, shape: Shape, kind: Kind) -> tuple[int, Free]:
+    def choice(self, shape: Ask, kind: Kind) -> tuple[int, Free]:
         model, cpu, _, free = kind
         before = self._fragment(model, cpu, free)
         ways = [_first(shape, free)]
@@ -182,7 +182,7 @@ class Outcome(NamedTuple):
     seconds: float
 
 
-def run(place: Callable[[Shape], object], cluster: Cluster, order: Sequence[Shape]) -> Outcome:
+def run(place: Callable[[Ask], object], cluster: Cluster, order: Sequence[Ask]) -> Outcome:
     """`place` gives None or False when there is no room."""
     began = time.process_time()
     placed = [place(shape) not in (None, False) for shape in order]
@@ -193,7 +193,7 @@ def run(place: Callable[[Shape], object], cluster: Cluster, order: Sequence[Shap
     return Outcome(tally.metrics(), seconds)
 
 
-def bound_pct(order: Sequence[Shape], capacity: int) -> float:
+def bound_pct(order: Sequence[Ask], capacity: int) -> float:
     """The most that can be allocated when 100 % has arrived, by columns made as they are needed."""
     linprog = import_module("scipy.optimize").linprog
     numpy = import_module("numpy")

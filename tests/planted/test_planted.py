@@ -18,11 +18,11 @@ from tests.properties.fingerprint import state_bytes
 from tests.properties.strategies import Story, play, told_by
 from tests.scenarios.home import Home, declared, job
 
-from steersman.decide import fit, preempt, recover, schedule
+from steersman.decide import fit, preempt, recover, schedule, start
 from steersman.model import table
 from steersman.model.decisions import Decision, Placement, Requeue
 from steersman.model.events import NodeHealth
-from steersman.model.ids import NodeId, RunId, WorkloadName, run_id
+from steersman.model.ids import RunId, WorkloadName, run_id
 from steersman.model.policy import Policy
 from steersman.model.snapshot import Phase, Run, RunState, Shape, Snapshot, WorkloadState
 from steersman.state import apply, derive, fold, lease
@@ -78,20 +78,21 @@ def _never_ends_a_run(patch: Patch) -> None:
 
 
 def _starts_anywhere(patch: Patch) -> None:
-    def spread(draft: Draft, shape: Shape) -> list[tuple[NodeId, int]] | None:
+    def spread(draft: Draft, shape: Shape) -> list[fit.Chosen] | None:
         if shape[2]:
             return None
         for free in draft.capacity.ordered():
             for entry in draft.capacity.member(free).since(()):
-                return [(entry[2], shape[3])]
+                return [fit.Chosen(entry[2], shape[3])]
         return None
 
-    patch.setattr(schedule, "spread", spread)
+    patch.setattr(start, "spread", spread)
+    patch.setattr(start, "is_for_packer", lambda _shape: False)
 
 
 def _starts_half_a_gang(patch: Patch) -> None:
     real = fit.placements
-    patch.setattr(schedule, "placements", lambda draft, shape, chosen: real(draft, shape, chosen)[:1])
+    patch.setattr(start, "placements", lambda draft, shape, chosen: real(draft, shape, chosen)[:1])
 
 
 def _preempts_what_cannot_resume(patch: Patch) -> None:
@@ -179,7 +180,7 @@ def _takes_unknown_for_dead(patch: Patch) -> None:
 
 
 def _names_runs_by_their_try(patch: Patch) -> None:
-    patch.setattr(schedule, "run_id", lambda name, _position: run_id(name, 1))
+    patch.setattr(start, "run_id", lambda name, _position: run_id(name, 1))
 
 
 CASES: list[tuple[Callable[[Patch], None], Callable[..., None]]] = [

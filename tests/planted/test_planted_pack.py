@@ -13,7 +13,8 @@ from tests.properties.pack_laws import Life, broken, lives, told
 from steersman.decide import pack, pack_stock, pack_value
 from steersman.decide.pack import Packer, State
 from steersman.decide.pack_stock import cutting_stock
-from steersman.decide.pack_value import SPREAD, Key, Shape
+from steersman.decide.pack_value import SPREAD, Key
+from steersman.model.demand import Ask
 
 FINDING = settings(
     max_examples=3000, deadline=None, database=None, phases=[Phase.generate],
@@ -30,7 +31,7 @@ def _forgets_the_gpus_beyond_the_first(patch: Patch) -> None:
 def _overlooks_rests_when_several_are_asked_for(patch: Patch) -> None:
     real = pack_value.cost
 
-    def cost(shape: Shape, key: Key, *of: Any) -> Any:
+    def cost(shape: Ask, key: Key, *of: Any) -> Any:
         found = real(shape, key, *of)
         return None if found and found[1] == SPREAD and key[3] < shape.gpus else found
 
@@ -42,7 +43,7 @@ def _offers_any_model(patch: Patch) -> None:
     patch.setattr(Packer, "place", lambda self, shape: _under(real(self, shape._replace(models=())), shape))
 
 
-def _under(found: Any, shape: Shape) -> Any:
+def _under(found: Any, shape: Ask) -> Any:
     return found and found._replace(shape=shape)
 
 
@@ -140,4 +141,4 @@ def test_nothing_is_found_in_the_real_packer() -> None:
     few = settings(FINDING, max_examples=100)
     with pytest.raises(NoSuchExample):
         find(lives(), lambda life: bool(list(broken(life))), settings=few)
-    assert Packer(State()).place(Shape(1, 1, 0, 0)) is None
+    assert Packer(State()).place(Ask(1, 1, 0, 0)) is None

@@ -15,16 +15,16 @@ from tests.properties.counting import (
     asked,
     capacity,
     cheapest_by_brute_force,
-    fits,
-    free_of,
     held,
     live_ranks,
     lost_work,
     may_yield,
     reserved,
+    room_on,
     usable,
     used,
 )
+from tests.properties.sharing import books, is_part, wants_part
 from tests.scenarios.home import Home
 
 from steersman.model.decisions import Finish, Forget, Requeue, Reserve, Start, Stop
@@ -52,9 +52,12 @@ def leases_are_counted_right(snapshot: View) -> None:
         assert sorted(node.leases) == sorted((run.id, at) for run, at, _ in ranks)
         assert node.used_cpu_milli == sum(rank.placement.cpu_milli for _, _, rank in ranks)
         assert node.used_memory_bytes == sum(rank.placement.memory_bytes for _, _, rank in ranks)
-        leased = [device for _, _, rank in ranks for device in rank.placement.devices]
-        assert len(leased) == len(set(leased)), f"a device of {key} is leased twice: {leased}"
-        assert sorted(node.free_devices) == sorted({device.id for device in node.node.devices} - set(leased))
+        made = books(node, [rank.placement for _, _, rank in ranks])
+        assert sorted(node.free_devices) == sorted(name for name, book in made.items() if book.empty)
+        sliced = {name: 1000 - book.milli for name, book in made.items() if book.milli}
+        assert {item.device: item.free_milli for item in node.shares if not item.instances} == sliced
+        cut = {name for name, book in made.items() if book.slices}
+        assert {item.device for item in node.shares if item.instances} == cut
         assert node.declared or node.leases, f"{key} left the fleet and nothing runs there"
     for run, _, rank in live_ranks(snapshot):
         assert rank.placement.node in snapshot.nodes, run.id
@@ -147,7 +150,18 @@ def gangs_start_whole(cycle: Turn) -> None:
         for placement in item.placements:
             got = held(cycle.after.nodes[placement.node], placement)
             want = {name: amount for name, amount in asked(state).items() if amount}
-            assert {name: amount for name, amount in got.items() if amount} == want, item.workload
+            kinds = {name: amount for name, amount in got.items() if amount}
+            if wants_part(state):
+                assert is_part(placement), item.workload
+                assert len(placement.devices) == 1, item.workload
+                assert placement.device_milli >= min(state.spec.resources.device_milli, 1000)
+            assert _with_asked_kinds(kinds, state) == want, item.workload
+
+
+def _with_asked_kinds(kinds: dict[str, int], state: WorkloadState) -> dict[str, int]:
+    """What was got, each kind under the name by which it was asked for."""
+    names = {kind: asked for asked, _ in state.spec.resources.accelerators for kind in asked.split("|")}
+    return {names.get(kind, kind): amount for kind, amount in kinds.items()}
 
 
 def only_the_right_runs_yield(cycle: Turn) -> None:
@@ -302,7 +316,7 @@ def nobody_waits_in_vain(snapshot: View) -> None:
     heads: dict[object, WorkloadState] = {}
     for state in snapshot.workloads.values():
         if state.phase is Phase.QUEUED:
-            shape = (tuple(sorted(asked(state).items())), state.spec.body.num_nodes)
+            shape = (state.spec.resources, state.spec.body.num_nodes)
             best = heads.get(shape)
             if best is None or (-state.spec.priority, state.declared_at) < (
                 -best.spec.priority,
@@ -316,9 +330,7 @@ def nobody_waits_in_vain(snapshot: View) -> None:
     for place, state in enumerate(tried):
         name = state.spec.name
         room = sum(
-            fits(free_of(snapshot, NodeId(key), name), asked(state))
-            for key, node in snapshot.nodes.items()
-            if usable(node)
+            room_on(snapshot, NodeId(key), name) for key, node in snapshot.nodes.items() if usable(node)
         )
         assert room < state.spec.body.num_nodes, f"{name} waits and would fit"
         leaving = any(

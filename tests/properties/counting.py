@@ -4,12 +4,13 @@ Theory: nothing here is shared with what is checked, but the nouns and `fold`, w
 two decisions of one plan.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import combinations
 
+from tests.properties.sharing import books, is_part, part_fits, wants_part
 from tests.scenarios.home import Cycle
 
-from steersman.model.decisions import Placement
+from steersman.model.decisions import Placement, Reservation
 from steersman.model.events import Decided
 from steersman.model.ids import NodeId
 from steersman.model.snapshot import NodeState, RankState, Run, RunState, Snapshot, WorkloadState
@@ -70,10 +71,10 @@ def capacity(node: NodeState) -> Amounts:
 
 
 def held(node: NodeState, placement: Placement) -> Amounts:
-    """What a lease takes of its node."""
+    """What a lease takes of its node; of devices only whole ones (`shares_fit` looks at parts)."""
     kinds = {device.id: device.kind for device in node.node.devices}
     amounts = {"cpu": placement.cpu_milli, "memory": placement.memory_bytes}
-    for device in placement.devices:
+    for device in () if is_part(placement) else placement.devices:
         if device in kinds:
             amounts[kinds[device]] = amounts.get(kinds[device], 0) + 1
     return amounts
@@ -95,23 +96,69 @@ def used(snapshot: View, name: NodeId, *, leaving: bool = True) -> Amounts:
 
 
 def reserved(snapshot: View, name: NodeId, *, but: str = "") -> Amounts:
-    """What is kept of a node for workloads other than `but`."""
+    """What is kept of a node for workloads other than `but`; of devices only whole ones."""
     total: Amounts = {}
     for key, state in snapshot.workloads.items():
         for kept in state.reservations:
             if kept.node == name and key != but:
                 amount = kept.amount
-                add(
-                    total,
-                    {"cpu": amount.cpu_milli, "memory": amount.memory_bytes, **dict(amount.accelerators)},
-                )
+                whole = {} if amount_is_part(kept) else dict(amount.accelerators)
+                add(total, {"cpu": amount.cpu_milli, "memory": amount.memory_bytes, **whole})
     return total
 
 
 def asked(state: WorkloadState) -> Amounts:
-    """What one rank asks for."""
+    """What one rank asks for; of devices only whole ones."""
     amount = state.spec.resources
-    return {"cpu": amount.cpu_milli, "memory": amount.memory_bytes, **dict(amount.accelerators)}
+    whole = {} if wants_part(state) else dict(amount.accelerators)
+    return {"cpu": amount.cpu_milli, "memory": amount.memory_bytes, **whole}
+
+
+def room_on(snapshot: View, name: NodeId, whose: str, gone: Iterable[Run] = ()) -> int:
+    """How many ranks of a workload the node has room for, once some runs are gone; of parts one at most."""
+    state, node = snapshot.workloads[whose], snapshot.nodes[name]
+    left = {run.id for run in gone}
+    free = free_of(snapshot, name, whose)
+    for run, _, rank in live_ranks(snapshot):
+        if rank.placement.node == name and run.id in left:
+            add(free, held(node, rank.placement))
+    most = fits(_by_asked_kinds(free, state), asked(state))
+    staying = [
+        rank.placement
+        for run, _, rank in live_ranks(snapshot)
+        if rank.placement.node == name and run.id not in left
+    ]
+    if not state.spec.resources.accelerators:
+        return most
+    made = books(node, staying)
+    kept = [item for key, one in snapshot.workloads.items() if key != whose for item in one.reservations]
+    promised = any(item.node == name and amount_is_part(item) for item in kept)
+    if wants_part(state):
+        return (
+            0
+            if promised or any(item.node == name and item.amount.accelerators for item in kept)
+            else (min(most, 1) if part_fits(node, made, state) else 0)
+        )
+    if promised:
+        return 0
+    for key in list(free):
+        if key not in {"cpu", "memory"}:
+            shared = sum(1 for book in made.values() if book.kind == key and (book.milli or book.slices))
+            free[key] -= shared
+    return fits(_by_asked_kinds(free, state), asked(state))
+
+
+def amount_is_part(kept: Reservation) -> bool:
+    return kept.amount.device_milli < 1000 or kept.amount.mig_profile != ""
+
+
+def _by_asked_kinds(free: Amounts, state: WorkloadState) -> Amounts:
+    """Alternatives hold as many ranks as each of their kinds holds."""
+    merged = dict(free)
+    for kinds, count in state.spec.resources.accelerators:
+        if "|" in kinds:
+            merged[kinds] = sum(max(free.get(kind, 0), 0) // count * count for kind in kinds.split("|"))
+    return merged
 
 
 def fits(free: Amounts, want: Amounts) -> int:
@@ -179,12 +226,7 @@ def cheapest_by_brute_force(snapshot: View, name: str) -> int | None:
             return -1
         for size in range(len(runs) + 1):
             for chosen in combinations(runs, size):
-                free = free_of(snapshot, NodeId(key), name)
-                for run in chosen:
-                    for rank in run.ranks:
-                        if rank.end is None and rank.placement.node == key:
-                            add(free, held(node, rank.placement))
-                if fits(free, asked(state)) >= 1:
+                if room_on(snapshot, NodeId(key), name, chosen) >= 1:
                     price = sum(lost_work(run, snapshot.now_ms) for run in chosen)
                     best = price if best is None else min(best, price)
     return best

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from steersman.decide.pack import NodeState, Packer, Placement, State
 from steersman.decide.pack_stock import WHOLE
-from steersman.decide.pack_value import Shape
+from steersman.model.demand import Ask
 
 SHARES = (100, 250, 333, 500, 650, 900, WHOLE)
 MODELS = ("A", "B")
@@ -17,7 +17,7 @@ class Life(NamedTuple):
     """Nodes, then steps: a pod to place, or which of those held is released."""
 
     nodes: tuple[NodeState, ...]
-    steps: tuple[Shape | int, ...]
+    steps: tuple[Ask | int, ...]
 
 
 @st.composite
@@ -26,8 +26,8 @@ def _node(draw: st.DrawFn, name: str) -> NodeState:
     return NodeState(name, draw(st.sampled_from(MODELS)), cpu, memory, (WHOLE,) * gpus)
 
 
-def _pod(cpu: int, memory: int, gpus: int, share: int, models: list[str]) -> Shape:
-    return Shape(cpu, memory, gpus, share if gpus else 0, tuple(sorted(models)))
+def _pod(cpu: int, memory: int, gpus: int, share: int, models: list[str]) -> Ask:
+    return Ask(cpu, memory, gpus, share if gpus else 0, tuple(sorted(models)))
 
 
 pods = st.builds(
@@ -54,7 +54,7 @@ def told(life: Life, *, restart: bool = False) -> tuple[list[Placement | None], 
     for step in life.steps:
         if restart:
             packer = Packer(packer.export())
-        if isinstance(step, Shape):
+        if isinstance(step, Ask):
             answers.append(packer.place(step))
             held += [one for one in answers[-1:] if one is not None]
         elif held:
@@ -66,7 +66,7 @@ def broken(life: Life) -> Iterator[str]:
     """The laws that a life breaks, by name."""
     packer, held = Packer(State(nodes=life.nodes)), list[Placement]()
     for step in life.steps:
-        if isinstance(step, Shape):
+        if isinstance(step, Ask):
             room = any(_has_room(node, step) for node in packer.export().nodes)
             found = packer.place(step)
             if (found is not None) != room:
@@ -82,7 +82,7 @@ def broken(life: Life) -> Iterator[str]:
             yield "capacity is never exceeded"
 
 
-def _has_room(node: NodeState, pod: Shape) -> bool:
+def _has_room(node: NodeState, pod: Ask) -> bool:
     if node.cpu_milli < pod.cpu_milli or node.memory_bytes < pod.memory_bytes:
         return False
     if pod.models and node.model not in pod.models:

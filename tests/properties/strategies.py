@@ -36,11 +36,14 @@ from steersman.model.events import (
 from steersman.model.fleet import Node
 from steersman.model.ids import DecisionId, NodeId, RunId, WorkloadName
 from steersman.model.policy import Policy
+from steersman.model.resources import Resources
 from steersman.model.service import Service
 from steersman.model.snapshot import Run, RunState
 from steersman.model.workload import CheckpointPolicy, Retry, Workload
 
 NAMES = tuple(f"w{index}" for index in range(9))
+PARTS_SHARE = 0.2
+"""Of the declarations ask for a part of a device."""
 NODES = ("n0", "n1", "n2", "n3")
 
 POLICY = Policy(
@@ -121,6 +124,15 @@ _GPUS: tuple[tuple[tuple[str, int], ...], ...] = (
     (("H100", 2),),
     (("A100", 1), ("H100", 1)),
     (("TPU", 1),),
+    (("A100|H100", 1),),
+)
+_PARTS = (
+    Resources(accelerators=(("A100", 1),), device_milli=500),
+    Resources(accelerators=(("A100|H100", 1),), device_milli=250),
+    Resources(accelerators=(("A100", 1),), device_milli=300, sharing="time-slice"),
+    Resources(accelerators=(("H100", 1),), device_milli=140, sharing="mig"),
+    Resources(accelerators=(("A100", 1),), mig_profile="3g.20gb"),
+    Resources(accelerators=(("A100", 1),), mig_profile="1g.5gb"),
 )
 _INPUTS: tuple[tuple[str, ...], ...] = (*((),) * 8, ("w0/model",), ("w1/model",), ("w1/model", "w2/model"))
 
@@ -154,6 +166,12 @@ def draw_spec(rng: random.Random, *, crowded: bool = False) -> Workload:
         artifacts=rng.choice(((), (), ("model",))),
         inputs=rng.choice(_INPUTS),
     )
+    if rng.random() < PARTS_SHARE:
+        amount = spec.resources
+        part = rng.choice(_PARTS)
+        spec = replace(
+            spec, resources=replace(part, cpu_milli=amount.cpu_milli, memory_bytes=amount.memory_bytes)
+        )
     # Nobody depends on itself: a declaration like that is refused before it gets here.
     inputs = tuple(item for item in spec.body.inputs if item.workload != spec.name)
     return replace(spec, body=replace(spec.body, inputs=inputs))

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from tests.replay.golden.write_golden import GOLDEN
 
-from steersman.decide.cycle import decide
+from steersman.decide.cycle import Memo, decide
 from steersman.journal import MemoryJournal, SqliteJournal
 from steersman.model.decisions import Plan
 from steersman.model.snapshot import Snapshot
@@ -68,8 +68,8 @@ def test_a_decider_that_decides_otherwise_is_found(monkeypatch: pytest.MonkeyPat
     storm(4, journal, RunSensor)
     before = again(journal)
 
-    def forgetful(snapshot: Snapshot) -> Plan:
-        plan = decide(snapshot)
+    def forgetful(snapshot: Snapshot, memo: Memo) -> Plan:
+        plan = decide(snapshot, memo)
         return msgspec.structs.replace(plan, decisions=plan.decisions[1:])
 
     monkeypatch.setattr(replayed, "decide", forgetful)

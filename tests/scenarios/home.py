@@ -12,6 +12,7 @@ import msgspec
 
 from steersman.decide.cycle import decide
 from steersman.model.decisions import Decision, Plan, Start, Stop
+from steersman.model.devices import modes_of
 from steersman.model.events import (
     ArtifactPublished,
     CheckpointSaved,
@@ -69,7 +70,10 @@ def node(
         site=site,
         cpu_milli=cores * 1_000,
         memory_bytes=gib * GIB,
-        devices=tuple(Device(id=DeviceId(f"{name}/{at}"), kind=kind) for at, kind in enumerate(devices)),
+        devices=tuple(
+            Device(id=DeviceId(f"{name}/{at}"), kind=kind, sharing=modes_of(kind))
+            for at, kind in enumerate(devices)
+        ),
     )
 
 

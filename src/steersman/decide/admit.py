@@ -7,6 +7,7 @@ declaration was removed, stopped, changed or used up its time is told to end her
 """
 
 from steersman.model.decisions import Admit, Decision, Finish, Forget, Hold, Stop, StopCause
+from steersman.model.devices import ranks_on_devices, will_do
 from steersman.model.ids import WorkloadName
 from steersman.model.reasons import Code, Reason, reason
 from steersman.model.snapshot import FINAL_PHASES, NodeSize, Phase, RunState, Snapshot, WorkloadState
@@ -98,8 +99,8 @@ def ranks_that_fit(spec: Workload, size: NodeSize) -> int:
         limits.append(cpu_milli // asked.cpu_milli)
     if asked.memory_bytes:
         limits.append(memory_bytes // asked.memory_bytes)
-    have = dict(accelerators)
-    limits += [have.get(kind, 0) // count for kind, count in asked.accelerators]
+    for kind, count in asked.accelerators:
+        limits.append(sum(ranks_on_devices(asked, kind, count, *have) for have in accelerators))
     return min(limits)
 
 
@@ -124,5 +125,10 @@ def too_large(spec: Workload, sizes: dict[NodeSize, int]) -> Reason | None:
     }
     for kind, count in asked.accelerators:
         facts[f"devices:{kind}"] = count
-        facts[f"devices_largest:{kind}"] = max(dict(size[2]).get(kind, 0) for size in sizes)
+        facts[f"devices_largest:{kind}"] = max(_most(size, kind) for size in sizes)
     return reason(Code.REFUSED_TOO_LARGE, **facts)
+
+
+def _most(size: NodeSize, asked: str) -> int:
+    """The most devices of one kind that will do."""
+    return max((number for kind, number in size[2] if will_do(asked, kind)), default=0)

@@ -11,6 +11,7 @@ Rule 3: the plan follows from the snapshot alone; the same snapshot gives the sa
 
 from steersman.decide.admit import admit
 from steersman.decide.autoscale import autoscale
+from steersman.decide.placer import Placer
 from steersman.decide.recover import recover
 from steersman.decide.rollout import rollout
 from steersman.decide.schedule import schedule
@@ -21,8 +22,16 @@ from steersman.state.apply import apply_decision
 from steersman.state.draft import Draft
 
 
-def decide(snapshot: Snapshot) -> Plan:
+class Memo:
+    """Work that may be kept from cycle to cycle of one home. The plan is the same without it."""
+
+    def __init__(self) -> None:
+        self.placer = Placer()
+
+
+def decide(snapshot: Snapshot, memo: Memo | None = None) -> Plan:
     """Everything that should be done now, and when to look again."""
+    memo = Memo() if memo is None else memo
     decisions: list[Decision] = []
     wakes: list[int | None] = []
 
@@ -37,7 +46,7 @@ def decide(snapshot: Snapshot) -> Plan:
     snapshot = propose(*rollout(snapshot))
     admitted = admit(snapshot)
     snapshot = propose(admitted)
-    placed = schedule(snapshot)
+    placed = schedule(snapshot, memo.placer)
     decisions += placed.decisions
     timer = snapshot.indexes.timers.first()
     wakes += [placed.wake_at_ms, timer[0] if timer else None]
@@ -49,7 +58,7 @@ def decide(snapshot: Snapshot) -> Plan:
         queued = sum(len(queue) for queue in snapshot.indexes.pending.values())
         idle = reason(Code.NOTHING_TO_DO, queued=queued, live=len(snapshot.indexes.live))
     wake_at_ms = min((at for at in wakes if at is not None), default=None)
-    return Plan(decisions=tuple(decisions), wake_at_ms=wake_at_ms, idle=idle)
+    return Plan(decisions=tuple(decisions), wake_at_ms=wake_at_ms, idle=idle, packing=placed.packing)
 
 
 def _with(snapshot: Snapshot, decisions: tuple[Decision, ...], first: int) -> Snapshot:

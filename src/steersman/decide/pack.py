@@ -18,11 +18,14 @@ State in and out: `Packer.export()` is a frozen value, and `Packer(state)` goes 
 """
 
 import heapq
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from steersman.decide.pack_price import model_prices
 from steersman.decide.pack_stock import WHOLE
-from steersman.decide.pack_value import SPREAD, Basis, Key, ModelCurves, Shape, cost, learn, model_curves
+from steersman.decide.pack_value import SPREAD, Key, ModelCurves, cost, learn, model_curves
+from steersman.model.demand import Ask, Basis, PackingUpdate
+from steersman.state.demand import faded
 
 WARM_PODS = 8
 """GPU arrivals before anything is learned: plain best fit until then."""
@@ -32,8 +35,6 @@ FREE_CHANGE_PERCENT = 20
 """Learn again when free GPU capacity moved by this much; looked at when prices are."""
 PRICE_PODS = 128
 """Arrivals between two prices: they follow free capacity, which moves a few percent in that time."""
-MIX_PODS_MAX = 32_768
-"""Counts are halved beyond this many GPU arrivals: what is old fades, at half of this many."""
 LANES_MAX = 16_384
 """Cached (shape, model) pairs; all are dropped beyond, for bounded memory."""
 LOG_MAX = 8_192
@@ -47,7 +48,7 @@ class Placement(NamedTuple):
 
     node: str
     devices: tuple[int, ...]
-    shape: Shape
+    shape: Ask
 
 
 class NodeState(NamedTuple):
@@ -68,7 +69,7 @@ class State(NamedTuple):
     """
 
     nodes: tuple[NodeState, ...] = ()
-    counts: tuple[tuple[Shape, int], ...] = ()
+    counts: tuple[tuple[Ask, int], ...] = ()
     basis: Basis = Basis()
     prices: tuple[tuple[str, int], ...] = ()
     since_price: int = PRICE_PODS
@@ -153,6 +154,17 @@ class _Lane:
         self.seen = -1
 
 
+def learn_at(basis: Basis) -> int:
+    """At how many arrivals with GPUs to learn again."""
+    known = sum(k for _, k in basis.counts)
+    return max(WARM_PODS, known + known * LEARN_GROWTH_PERCENT // 100 + 1 if known else 0)
+
+
+def is_due(arrived: int, basis: Basis, since_price: int) -> bool:
+    """Whether it is time to learn, or to set prices. `arrived`: with GPUs; `since_price`: all."""
+    return arrived >= learn_at(basis) or (since_price >= PRICE_PODS and bool(basis.counts))
+
+
 class Packer:
     """The nodes, what is held on them, and what was learned; for one caller at a time."""
 
@@ -185,12 +197,11 @@ class Packer:
 
     def remove_node(self, name: str) -> None:
         """Its pods are gone with it; do not release them."""
-        node = self._nodes.pop(name)
-        self._models[node.model].leave(node.key, name)
-        self._models[node.model].free -= sum(node.devices)
+        assert name in self._nodes, f"node {name} is not there"
+        self.drop(name)
         self._since_price = PRICE_PODS
 
-    def place(self, shape: Shape, *, first_try: bool = True) -> Placement | None:
+    def place(self, shape: Ask, *, first_try: bool = True) -> Placement | None:
         """Where the pod goes, now held for it; None: nowhere, all of it or nothing.
 
         A retry is no arrival: `first_try` is False for it.
@@ -221,32 +232,69 @@ class Packer:
         assert all(free <= WHOLE for free in free_after), f"{placement} was released already"
         self._change(node, placement, 1)
 
-    def _observe(self, shape: Shape) -> None:
+    def put(self, state: NodeState) -> None:
+        """A node as it is now, whether it is known or new."""
+        before = self._nodes.get(state.node)
+        node = _Node(state)
+        if before is not None:
+            if before.key == node.key and before.devices == node.devices:
+                return
+            self.drop(state.node)
+        self._enter(node)
+
+    def drop(self, name: str) -> None:
+        """Forget a node, if it is known."""
+        node = self._nodes.pop(name, None)
+        if node is not None:
+            self._models[node.model].leave(node.key, name)
+            self._models[node.model].free -= sum(node.devices)
+
+    def know(self, basis: Basis) -> None:
+        """What was learned elsewhere: from now on costs follow from it."""
+        self._set_basis(basis)
+
+    def charge(self, prices: tuple[tuple[str, int], ...]) -> None:
+        """Prices by model that were set elsewhere."""
+        self._prices = dict(prices)
+
+    def news(self, counts: Mapping[Ask, int], basis: Basis, since_price: int) -> PackingUpdate | None:
+        """What there is to learn now from arrivals (`counts`), after `basis`; None: nothing yet."""
+        arrived = sum(counts.values())
+        if not is_due(arrived, basis, since_price):
+            return None
+        free = self._free()
+        moved = bool(basis.counts) and since_price >= PRICE_PODS
+        moved = moved and abs(free - basis.free) * 100 > FREE_CHANGE_PERCENT * basis.free
+        learned = moved or arrived >= learn_at(basis)
+        taught = faded(counts, arrived) if learned else dict(basis.counts)
+        prices = model_prices(taught, {m: s.free for m, s in self._models.items()})
+        stock = self._stock(counts) if learned else ()
+        return PackingUpdate(
+            learned=learned, stock=stock, free=free if learned else 0, prices=tuple(sorted(prices.items()))
+        )
+
+    def _observe(self, shape: Ask) -> None:
         """Count an arrival; learn and set prices when it is time. A pod without a GPU teaches nothing."""
         self._since_price += 1
         if shape.gpus:
             self._counts[shape] = self._counts.get(shape, 0) + 1
             self._arrived += 1
-        due = self._since_price >= PRICE_PODS and bool(self._basis.counts)
-        then = self._basis.free
-        moved = due and abs(self._free() - then) * 100 > FREE_CHANGE_PERCENT * then
-        if self._arrived >= self._learn_at or moved:
-            if self._arrived > MIX_PODS_MAX:
-                self._counts = {s: k // 2 for s, k in self._counts.items() if k > 1}
-                self._arrived = sum(self._counts.values())
-            self._set_basis(Basis(tuple(sorted(self._counts.items())), self._stock(), self._free()))
-            due = True
-        if due:
-            self._since_price = 0
-            free = {m: s.free for m, s in self._models.items()}
-            self._prices = model_prices(dict(self._basis.counts), free)
+        if self._arrived < self._learn_at and (self._since_price < PRICE_PODS or not self._basis.counts):
+            return
+        found = self.news(self._counts, self._basis, self._since_price)
+        assert found is not None
+        if found.learned:
+            self._counts = faded(self._counts, self._arrived)
+            self._arrived = sum(self._counts.values())
+            self._set_basis(Basis(tuple(sorted(self._counts.items())), found.stock, found.free))
+        self._since_price, self._prices = 0, dict(found.prices)
 
     def _free(self) -> int:
         return sum(m.free for m in self._models.values())
 
-    def _stock(self) -> tuple[tuple[int, int], ...]:
+    def _stock(self, counts: Iterable[Ask]) -> tuple[tuple[int, int], ...]:
         """Open residuals on nodes with CPU and memory for the smallest share pod seen."""
-        shared = [s for s in self._counts if s.gpus == 1 and s.gpu_milli < WHOLE]
+        shared = [s for s in counts if s.gpus == 1 and s.gpu_milli < WHOLE]
         cpu = min((s.cpu_milli for s in shared), default=0)
         memory = min((s.memory_bytes for s in shared), default=0)
         stock: dict[int, int] = {}
@@ -262,10 +310,9 @@ class Packer:
         self._mix = learn(basis) if basis.counts else None
         self._curves: dict[str, ModelCurves] = {}
         self._lanes: dict[tuple[int, int, int, int, str], _Lane] = {}
-        known = sum(k for _, k in basis.counts)
-        self._learn_at = max(WARM_PODS, known + known * LEARN_GROWTH_PERCENT // 100 + 1 if known else 0)
+        self._learn_at = learn_at(basis)
 
-    def _top(self, shape: Shape, model: str) -> tuple[int, int, Key] | None:
+    def _top(self, shape: Ask, model: str) -> tuple[int, int, Key] | None:
         """The cheapest live class of this model for the shape."""
         where = (shape[0], shape[1], shape[2], shape[3], model)
         lane = self._lanes.get(where)
@@ -281,7 +328,7 @@ class Packer:
             heapq.heappop(heap)
         return heap[0] if heap else None
 
-    def _refresh(self, lane: _Lane, shape: Shape, model: str, mine: _Model) -> None:
+    def _refresh(self, lane: _Lane, shape: Ask, model: str, mine: _Model) -> None:
         end = mine.base + len(mine.log)
         many = len(mine.classes)
         if lane.seen < mine.base or end - lane.seen > many or len(lane.heap) > 2 * many + STALE_MIN:
@@ -305,7 +352,7 @@ class Packer:
         mine.free += sum(node.devices)
 
     @staticmethod
-    def _devices(node: _Node, shape: Shape, residual: int) -> tuple[int, ...]:
+    def _devices(node: _Node, shape: Ask, residual: int) -> tuple[int, ...]:
         if not shape.gpus:
             return ()
         if residual == SPREAD:

@@ -10,7 +10,7 @@ Prices are less their lowest: only differences move a pod. When no pod names a m
 from collections.abc import Iterable, Mapping
 
 from steersman.decide.pack_stock import WHOLE
-from steersman.decide.pack_value import Shape
+from steersman.model.demand import Ask
 
 SWEEPS_MAX = 20
 """Rounds of routing at most; each brings the fill closer to even."""
@@ -51,7 +51,7 @@ def _routed(want: Mapping[tuple[str, ...], float], free: Mapping[str, int]) -> d
     return load
 
 
-def model_prices(counts: Mapping[Shape, int], free: Mapping[str, int]) -> dict[str, int]:
+def model_prices(counts: Mapping[Ask, int], free: Mapping[str, int]) -> dict[str, int]:
     """Price of a GPU of each model, thousandths of its size; the lowest is 0.
 
     `counts`: arrivals by shape; `free`: thousandths of GPUs free by model. Empty: all prices are 0.

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from steersman.decide.pack_stock import WHOLE, Steps, residual_worth, steps_of
+from steersman.model.demand import Ask, Basis
 
 COVER_PERCENT = 95
 """Typical pods: the most frequent, up to this share of GPU arrivals (the value of FGD)."""
@@ -37,24 +38,6 @@ SPREAD = -1
 """In place of a residual: a share was taken from each of several."""
 
 
-class Shape(NamedTuple):
-    """What a pod asks for. No models: any. `gpu_milli` is for each GPU, 1 to 1000; 0 without GPUs."""
-
-    cpu_milli: int
-    memory_bytes: int
-    gpus: int
-    gpu_milli: int
-    models: tuple[str, ...] = ()
-
-
-class Basis(NamedTuple):
-    """What was learned from: arrivals by shape, open residuals (size, GPUs), thousandths of GPUs free."""
-
-    counts: tuple[tuple[Shape, int], ...] = ()
-    stock: tuple[tuple[int, int], ...] = ()
-    free: int = 0
-
-
 class Curve(NamedTuple):
     """Share of typical pods that free CPU and memory admit: the smaller of the two marginals."""
 
@@ -68,7 +51,7 @@ class Curve(NamedTuple):
         return by_cpu if by_cpu < by_memory else by_memory
 
 
-def _curve(points: Sequence[tuple[Shape, float]]) -> Curve:
+def _curve(points: Sequence[tuple[Ask, float]]) -> Curve:
     return Curve(
         steps_of((shape.cpu_milli, weight) for shape, weight in points),
         steps_of((shape.memory_bytes, weight) for shape, weight in points),
@@ -78,7 +61,7 @@ def _curve(points: Sequence[tuple[Shape, float]]) -> Curve:
 class Mix(NamedTuple):
     """types: typical GPU pods with weights (sum 1); worth[r]: value of a residual r, 0..1000."""
 
-    types: tuple[tuple[Shape, float], ...]
+    types: tuple[tuple[Ask, float], ...]
     sizes: tuple[int, ...]
     worth: tuple[float, ...]
 
@@ -98,7 +81,7 @@ def learn(basis: Basis) -> Mix:
     counts = dict(basis.counts)
     ranked = sorted(((s, k) for s, k in counts.items() if s.gpus), key=lambda t: (-t[1], t[0]))
     enough, total = sum(k for _, k in ranked) * COVER_PERCENT, 0
-    kept: list[tuple[Shape, int]] = []
+    kept: list[tuple[Ask, int]] = []
     shares: dict[int, int] = {}
     for shape, k in ranked:
         if total * 100 < enough and len(kept) < TYPES_MAX:
@@ -143,7 +126,7 @@ def phi(key: Key, mix: Mix, curves: ModelCurves) -> float:
     return value
 
 
-def options(shape: Shape, key: Key) -> list[tuple[int, Key]]:
+def options(shape: Ask, key: Key) -> list[tuple[int, Key]]:
     """Ways to put the pod on such a node: (residual taken from, state after)."""
     model, cpu, memory, full, parts = key
     cpu -= shape[0]
@@ -173,7 +156,7 @@ def options(shape: Shape, key: Key) -> list[tuple[int, Key]]:
     return made
 
 
-def _spread(shape: Shape, key: Key) -> list[tuple[int, Key]]:
+def _spread(shape: Ask, key: Key) -> list[tuple[int, Key]]:
     """A share on each of several GPUs: the smallest residuals that hold it."""
     model, cpu, memory, full, parts = key
     fit = [r for r in parts if r >= shape.gpu_milli][: shape.gpus]
@@ -192,7 +175,7 @@ def tie(key: Key) -> float:
     return TIE_GPU * (WHOLE * key[3] + sum(key[4])) + TIE_CORE * key[1]
 
 
-def cost(shape: Shape, key: Key, mix: Mix | None, curves: ModelCurves | None) -> tuple[int, int] | None:
+def cost(shape: Ask, key: Key, mix: Mix | None, curves: ModelCurves | None) -> tuple[int, int] | None:
     """(millionths of a GPU that it costs without the model's price, residual to take from). None: no room."""
     ways = options(shape, key)
     if not ways:

@@ -14,12 +14,13 @@ a device counting as much as `DEVICE_WEIGHT_MILLI` millicores (about what a GPU 
 from itertools import combinations
 from typing import NamedTuple
 
-from steersman.decide.fit import ranks_in, room, times
+from steersman.decide.fit import ranks_in, ranks_on, room, times, will_take
 from steersman.model.decisions import Reservation
 from steersman.model.ids import NodeId, RunId
 from steersman.model.snapshot import NodeState, Run, Shape
-from steersman.state.derive import can_yield, free_accelerators, node_size
+from steersman.state.derive import can_yield, node_size
 from steersman.state.draft import Draft
+from steersman.state.lease import without_lease
 
 DEVICE_WEIGHT_MILLI = 40_000
 EXACT_MAX = 6
@@ -86,7 +87,10 @@ def find(draft: Draft, shape: Shape, priority: int) -> tuple[Yield | None, int |
     if left or len(victims) > draft.policy.preempt_victims_max:
         return None, wake_ms
     lost = sum(lost_work(draft.runs[run], draft.now_ms) for run in victims)
-    kept = tuple(Reservation(node=option.node, amount=times(shape, option.ranks)) for option in taken)
+    kept = tuple(
+        Reservation(node=option.node, amount=times(shape, option.ranks, draft.nodes[option.node]))
+        for option in taken
+    )
     return Yield(victims, tuple(sorted(kept, key=lambda item: item.node)), lost), wake_ms
 
 
@@ -103,7 +107,7 @@ def _candidates(draft: Draft, shape: Shape, priority: int) -> tuple[dict[NodeId,
         seen.add(node)
         state = draft.nodes[node]
         size = node_size(state)
-        if size is None or not ranks_in(*size, shape):
+        if size is None or not will_take(state, shape) or not ranks_in(*size, shape):
             continue
         runs, wake_ms = _yielding(draft, state, priority)
         wakes += [] if wake_ms is None else [wake_ms]
@@ -170,17 +174,8 @@ def _greedy(draft: Draft, state: NodeState, runs: list[RunId], shape: Shape, ran
 
 def _ranks_after(draft: Draft, state: NodeState, victims: tuple[RunId, ...], shape: Shape) -> int:
     """How many ranks the node could hold once these runs are gone from it."""
-    cpu = state.node.cpu_milli - state.used_cpu_milli - state.reserved_cpu_milli
-    memory = state.node.memory_bytes - state.used_memory_bytes - state.reserved_memory_bytes
-    kinds = {device.id: device.kind for device in state.node.devices}
-    free = dict(free_accelerators(state))
     for run in victims:
         for rank in draft.runs[run].ranks:
             if rank.placement.node == state.node.id and rank.end is None:
-                cpu += rank.placement.cpu_milli
-                memory += rank.placement.memory_bytes
-                for device in rank.placement.devices:
-                    kind = kinds.get(device)
-                    if kind is not None:
-                        free[kind] = free.get(kind, 0) + 1
-    return ranks_in(cpu, memory, tuple(sorted(free.items())), shape)
+                state = without_lease(state, rank.placement)
+    return ranks_on(state, shape)

@@ -21,8 +21,10 @@ from msgspec.structs import replace
 
 from steersman.decide import preempt
 from steersman.decide.fit import what_lacks
+from steersman.decide.placer import Placer
 from steersman.decide.start import try_start
 from steersman.model.decisions import Decision, Hold, Reserve, Stop
+from steersman.model.demand import PackingUpdate
 from steersman.model.reasons import Code, reason
 from steersman.model.snapshot import RunState, Shape, Snapshot, WorkloadState
 from steersman.model.table import Entry
@@ -33,18 +35,25 @@ from steersman.state.lease import end_reservations, take_lease
 
 
 class Schedule(NamedTuple):
-    """The decisions, in the order they were taken, and when to look again (None: on the next event)."""
+    """The decisions in the order they were taken, when to look again (None: on the next event), and what was
+    learned for placing."""
 
     decisions: tuple[Decision, ...]
     wake_at_ms: int | None
+    packing: PackingUpdate | None = None
 
 
-def schedule(snapshot: Snapshot) -> Schedule:
-    """Start what fits, in order of priority and age; make room for what outranks what runs."""
+def schedule(snapshot: Snapshot, placer: Placer | None = None) -> Schedule:
+    """Start what fits, in order of priority and age; make room for what outranks what runs.
+
+    `placer` is a memo of earlier cycles; the plan is the same without it.
+    """
     pending = snapshot.indexes.pending
     if not pending:
         return Schedule((), None)
     draft = Draft(snapshot)
+    placer = Placer() if placer is None else placer
+    packing = placer.begin(snapshot)
     heads: list[tuple[Entry, Shape, Iterator[Entry]]] = []
     for shape, queue in pending.items():
         rest = iter(queue)
@@ -56,7 +65,7 @@ def schedule(snapshot: Snapshot) -> Schedule:
     while heads and starts < snapshot.policy.starts_per_cycle:
         entry, shape, rest = heappop(heads)
         state = draft.workloads[entry[2]]
-        start = try_start(draft, state)
+        start = try_start(draft, state, placer)
         if start is not None:
             decisions.append(start)
             for placement in start.placements:  # nothing later in the cycle looks at more of it than this
@@ -75,7 +84,7 @@ def schedule(snapshot: Snapshot) -> Schedule:
         wakes += [] if blocked.wake_at_ms is None else [blocked.wake_at_ms]
     if starts >= snapshot.policy.starts_per_cycle:
         wakes.append(snapshot.now_ms)
-    return Schedule(tuple(decisions), min(wakes, default=None))
+    return Schedule(tuple(decisions), min(wakes, default=None), packing)
 
 
 def _blocked(draft: Draft, state: WorkloadState, *, may_preempt: bool) -> Schedule:

@@ -1,32 +1,43 @@
-"""Starting one queued workload: its ranks on nodes and devices, all of them or none. A part of `schedule`."""
+"""Starting one queued workload: its ranks on nodes and devices, all of them or none. A part of `schedule`.
+
+Theory of operation. A single rank goes where it takes the least away from what is still to come (`placer`);
+the ranks of a gang go by best fit, which fills nodes and so keeps them close together. A part of a device
+that may be made in any mode becomes a MIG instance where there is one, for that keeps memory and faults
+apart, else a time slice. The reason of the start says which, and what isolation that gives.
+"""
 
 from msgspec.structs import replace
 
-from steersman.decide.fit import placements, spread
-from steersman.model.decisions import Start
+from steersman.decide.fit import placements, spread, wants_part
+from steersman.decide.placer import Placer, is_for_packer
+from steersman.model.decisions import Placement, Start
 from steersman.model.ids import run_id
 from steersman.model.reasons import Code, reason
-from steersman.model.snapshot import WorkloadState
+from steersman.model.snapshot import Shape, WorkloadState
 from steersman.state.derive import shape_of
 from steersman.state.draft import Draft
-from steersman.state.lease import end_reservations, take_reservations
+from steersman.state.lease import end_reservations, is_part, take_reservations
+
+ISOLATION = {"whole": "device", "mig": "memory and faults", "time-slice": "none"}
+"""What keeps a rank apart from others on its device, by sharing mode."""
 
 
-def try_start(draft: Draft, state: WorkloadState) -> Start | None:
+def try_start(draft: Draft, state: WorkloadState, placer: Placer) -> Start | None:
     """The start of a queued workload, all its ranks; None when there is no room for them now."""
     shape = shape_of(state)
     kept = state.reservations
     if kept:
         end_reservations(draft, kept)
         draft.put_workload(state.spec.name, replace(state, reservations=()), None)
-    chosen = spread(draft, shape)
-    if chosen is None:
+    placed = _place(draft, shape, placer)
+    if placed is None:
         if kept:
             take_reservations(draft, kept)
             draft.put_workload(state.spec.name, state, None)
         return None
-    placed = placements(draft, shape, chosen)
-    facts: dict[str, str | int] = {"node": placed[0].node, "nodes": len(chosen), "ranks": len(placed)}
+    nodes = len({placement.node for placement in placed})
+    facts: dict[str, str | int] = {"node": placed[0].node, "nodes": nodes, "ranks": len(placed)}
+    facts |= _sharing_facts(placed[0])
     if state.saved_step is not None:
         facts["saved_step"] = state.saved_step
     return Start(
@@ -36,6 +47,32 @@ def try_start(draft: Draft, state: WorkloadState) -> Start | None:
         checkpoint_interval_ms=_interval_ms(state),
         reason=reason(Code.PLACED, **facts),
     )
+
+
+def _place(draft: Draft, shape: Shape, placer: Placer) -> tuple[Placement, ...] | None:
+    """Leases for all ranks, or None."""
+    if wants_part(shape) and shape.sharing == "auto" and placer.has_mig():
+        instances = shape._replace(sharing="mig")
+        chosen = spread(draft, instances)
+        if chosen is not None:
+            return placements(draft, instances, chosen)
+    if is_for_packer(shape):
+        single = placer.place(draft, shape)
+        if single is not None or not placer.has_mixed():
+            return None if single is None else (single,)
+    chosen = spread(draft, shape)
+    return None if chosen is None else placements(draft, shape, chosen)
+
+
+def _sharing_facts(placement: Placement) -> dict[str, str | int]:
+    """How the rank has its device, told when it is a part of one."""
+    if not is_part(placement):
+        return {}
+    mode = "mig" if placement.mig_profile else "time-slice"
+    facts: dict[str, str | int] = {"sharing": mode, "isolation": ISOLATION[mode]}
+    if placement.mig_profile:
+        return facts | {"profile": placement.mig_profile}
+    return facts | {"milli": placement.device_milli}
 
 
 def _interval_ms(state: WorkloadState) -> int | None:

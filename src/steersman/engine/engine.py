@@ -18,7 +18,7 @@ from hashlib import sha256
 
 import msgspec
 
-from steersman.decide.cycle import decide
+from steersman.decide.cycle import Memo, decide
 from steersman.engine.act import Actor
 from steersman.engine.inbox import Inbox, Submission, answer_all, refuse_all
 from steersman.engine.orders import after_decisions, sweep
@@ -70,6 +70,7 @@ class Engine:
         self._parts = parts
         self._snapshot = Snapshot()
         self._inbox = Inbox()
+        self._memo = Memo()
         self._actor = Actor(parts, lambda: self._snapshot, self.submit)
         self._tally = Tally()
         self._wake_at_ms: int | None = None
@@ -216,7 +217,7 @@ class Engine:
             if self._signals[signal.name, signal.subject] is signal:
                 del self._signals[signal.name, signal.subject]
         answer_all(submissions, self._snapshot.position - len(events) + 1)
-        plan = decide(self._snapshot)  # 5. decided, on nothing but the snapshot
+        plan = decide(self._snapshot, self._memo)  # 5. decided, on nothing but the snapshot
         decisions = await self._intend(plan)
         published = await self._publish()
         if decisions is not None and published:
@@ -229,7 +230,7 @@ class Engine:
     async def _intend(self, plan: Plan) -> tuple[Decision, ...] | None:
         """6. validate what was decided, 7. record the intent, 8. act on it. None: it was not recorded."""
         self._wake_at_ms = plan.wake_at_ms
-        if not plan.decisions:
+        if not (plan.decisions or plan.packing):
             return ()
         late = self._inbox.take()
         try:
@@ -248,11 +249,14 @@ class Engine:
     async def _record_intent(self, plan: Plan, late: Sequence[Submission]) -> tuple[Decision, ...]:
         events = [event for submission in late for event in submission.events]
         decisions = self._validated(plan.decisions, events)
-        intent: list[Event] = [Decided(observed_at=self._snapshot.observed_at, decisions=decisions)]
+        intent: list[Event] = []
+        if decisions or plan.packing:
+            at = self._snapshot.observed_at
+            intent = [Decided(observed_at=at, decisions=decisions, packing=plan.packing)]
         self._parts.reach("before-intent")
-        await self._record([*events, *(intent if decisions else [])])
+        await self._record([*events, *intent])
         self._parts.reach("after-intent")
-        answer_all(late, self._snapshot.position - len(events) + (0 if decisions else 1))
+        answer_all(late, self._snapshot.position - len(events) + 1 - len(intent))
         return decisions
 
     def _validated(self, decisions: tuple[Decision, ...], late: Sequence[Event]) -> tuple[Decision, ...]:

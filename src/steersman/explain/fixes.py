@@ -9,7 +9,8 @@ import msgspec
 from msgspec.structs import replace
 
 from steersman.decide.admit import ranks_that_fit
-from steersman.model.resources import Resources
+from steersman.model.devices import ranks_on_devices, will_do
+from steersman.model.resources import WHOLE_MILLI, Resources
 from steersman.model.snapshot import NodeSize
 from steersman.model.units import format_bytes, format_cpu
 from steersman.model.workload import Workload
@@ -51,17 +52,27 @@ def _cut(asked: Resources, sizes: dict[NodeSize, int]) -> Resources | None:
     """What is asked for, cut down to the nearest size of node; None when no node has any of it."""
     found: list[tuple[int, int, NodeSize, Resources]] = []
     for size in sizes:
-        have = dict(size[2])
-        kept = tuple((kind, min(count, have.get(kind, 0))) for kind, count in asked.accelerators)
+        kept = tuple((kind, _most(asked, kind, count, size)) for kind, count in asked.accelerators)
         cut = Resources(
             cpu_milli=min(asked.cpu_milli, size[0]),
             memory_bytes=min(asked.memory_bytes, size[1]),
             accelerators=tuple((kind, count) for kind, count in kept if count),
         )
+        if cut.accelerators:
+            cut = replace(
+                cut, device_milli=asked.device_milli, sharing=asked.sharing, mig_profile=asked.mig_profile
+            )
         if (not asked.cpu_milli or cut.cpu_milli) and (not asked.memory_bytes or cut.memory_bytes):
             lost = _given_up(asked, cut)
             found.append((len(lost), sum(lost), size, cut))
     return min(found, key=lambda item: item[:3])[3] if found else None
+
+
+def _most(asked: Resources, kind: str, count: int, size: NodeSize) -> int:
+    """Of `count` devices asked for, as many as one kind of the node's has; of a part, one or none."""
+    if asked.device_milli < WHOLE_MILLI or asked.mig_profile:
+        return int(any(ranks_on_devices(asked, kind, 1, *have) for have in size[2]))
+    return max((min(count, have) for name, have in size[2] if will_do(kind, name)), default=0)
 
 
 def _given_up(asked: Resources, cut: Resources) -> list[int]:

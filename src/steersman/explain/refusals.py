@@ -5,11 +5,20 @@ The journal holds only the code of a refusal and when it changed; the rest follo
 
 import msgspec
 
+from steersman.decide.fit import (
+    assign,
+    free_cores,
+    free_memory,
+    largest_part,
+    most_free,
+    wants_part,
+    will_take,
+)
 from steersman.decide.preempt import lost_work, protected_until_ms
 from steersman.model.ids import NodeId, RunId
 from steersman.model.reasons import Code
-from steersman.model.snapshot import NodeState, Run, RunState, Snapshot, WorkloadState
-from steersman.state.derive import free_accelerators, takes_work
+from steersman.model.snapshot import NodeState, Run, RunState, Shape, Snapshot, WorkloadState
+from steersman.state.derive import shape_of, takes_work
 from steersman.state.draft import Draft
 
 TOP = 3
@@ -18,7 +27,10 @@ REFUSALS_SHOWN_MAX = 10
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
-    """One node and the first constraint that it does not meet for one rank."""
+    """One node and the first constraint that it does not meet for one rank.
+
+    `asked` and `free` are in the unit of the constraint: devices, thousandths of one, millicores, bytes.
+    """
 
     node: NodeId
     code: Code
@@ -43,21 +55,30 @@ def refusals(snapshot: Snapshot, state: WorkloadState) -> tuple[Refusal, ...]:
 
 
 def refuse(node: NodeState, state: WorkloadState) -> Refusal | None:
-    """The first constraint that the node does not meet: takes work, devices, cores, memory."""
-    name, asked = node.node.id, state.spec.resources
+    """The first constraint that the node does not meet: takes work, pool, devices, cores, memory."""
+    name, asked, shape = node.node.id, state.spec.resources, shape_of(state)
     if not takes_work(node):
         return Refusal(node=name, code=Code.NO_NODES)
-    have = dict(free_accelerators(node))
-    for kind, count in asked.accelerators:
-        if have.get(kind, 0) < count:
-            return Refusal(node=name, code=Code.NO_DEVICES, asked=count, free=have.get(kind, 0))
-    cpu = node.node.cpu_milli - node.used_cpu_milli - node.reserved_cpu_milli
+    if not will_take(node, shape):
+        return Refusal(node=name, code=Code.NO_POOL)
+    if assign(node, shape, 0) is None:
+        return _without_devices(node, shape)
+    cpu, memory = free_cores(node), free_memory(node)
     if cpu < asked.cpu_milli:
         return Refusal(node=name, code=Code.NO_CORES, asked=asked.cpu_milli, free=max(cpu, 0))
-    memory = node.node.memory_bytes - node.used_memory_bytes - node.reserved_memory_bytes
     if memory < asked.memory_bytes:
         return Refusal(node=name, code=Code.NO_MEMORY, asked=asked.memory_bytes, free=max(memory, 0))
     return None
+
+
+def _without_devices(node: NodeState, shape: Shape) -> Refusal:
+    name = node.node.id
+    if wants_part(shape):
+        largest = largest_part(node, shape)
+        return Refusal(node=name, code=Code.NO_SHARE, asked=shape.device_milli, free=largest)
+    lacks = ((count, most_free(node, kind)) for kind, count in shape.accelerators)
+    count, free = next(pair for pair in lacks if pair[1] < pair[0])
+    return Refusal(node=name, code=Code.NO_DEVICES, asked=count, free=free)
 
 
 def counts(found: tuple[Refusal, ...]) -> tuple[tuple[Code, int], ...]:

@@ -110,7 +110,18 @@ def _placed(facts: Facts) -> str:
     if int(facts.get("ranks", 1)) > 1:
         nodes = f"{facts.get('nodes', 1)} node(s), the first {facts.get('node')}"
         return f"placed: {facts['ranks']} ranks on {nodes}{resumed}"
-    return f"placed on {facts.get('node', 'a node')}: the best fit among the nodes with room{resumed}"
+    where = f"placed on {facts.get('node', 'a node')}, which takes the least from what is still to come"
+    return f"{where}{_sharing(facts)}{resumed}"
+
+
+def _sharing(facts: Facts) -> str:
+    """How it has its device, and what that keeps apart."""
+    if facts.get("sharing") == "mig":
+        return f"; a MIG instance {facts.get('profile')}: memory and faults are its own"
+    if facts.get("sharing") == "time-slice":
+        share = int(facts.get("milli", 0)) / 10
+        return f"; time slices, {share:g} % of a device: nothing keeps it and its neighbours apart"
+    return ""
 
 
 def _preempted(facts: Facts) -> str:
@@ -207,7 +218,12 @@ _WORDS: Mapping[Code, Callable[[Facts], str]] = {
     Code.NO_CORES: _always("no node has enough free cores now"),
     Code.NO_MEMORY: _always("no node with enough free cores has enough free memory now"),
     Code.NO_DEVICES: _always("no node has enough free devices of the kind now"),
+    Code.NO_SHARE: _always("no device of the kind has so large a part free now"),
+    Code.NO_POOL: _always("no node of a pool where it may go takes work"),
     Code.NO_ROOM_FOR_GANG: _always("some ranks would fit now, but not all of them together"),
+    Code.NO_ROOM_TOGETHER: _always(
+        "its ranks would fit now, but not in one node or zone, as `topology` asks"
+    ),
     Code.PREEMPTED: _preempted,
     Code.WAITING_PREEMPTION: lambda facts: (
         f"waits for {facts.get('victims')} lower-priority run(s) to save and yield, "
@@ -344,7 +360,10 @@ _FIXES: Mapping[Code, Callable[[Facts], str]] = {
     Code.NO_CORES: _always(_WAIT),
     Code.NO_MEMORY: _always(_WAIT),
     Code.NO_DEVICES: _always(_WAIT),
+    Code.NO_SHARE: _always(_WAIT),
+    Code.NO_POOL: _always("declare a node of that pool, or let it run elsewhere"),
     Code.NO_ROOM_FOR_GANG: _always(_WAIT),
+    Code.NO_ROOM_TOGETHER: _always(f"{_WAIT}, or leave out `topology`"),
     Code.EXIT_FATAL: _unless_memory(lambda facts: f"{_log(facts)}, mend it, and declare it again"),
     Code.EVENT_NOT_RETRIED: _unless_memory(
         lambda facts: f"{_log(facts)}; to try again on its own: retry.on_events: [{facts.get('event')}]"

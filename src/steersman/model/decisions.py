@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from steersman.model.demand import PackingUpdate
 from steersman.model.ids import DeviceId, NodeId, RunId, WorkloadName
 from steersman.model.reasons import Reason
 from steersman.model.resources import WHOLE_MILLI, Resources
@@ -204,9 +205,10 @@ Decision = (
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What one cycle decided. `wake_at_ms` None: nothing to wait for but events.
 
-    An empty plan says why in `idle`.
+    An empty plan says why in `idle`. `packing` is what was learned on the way and is recorded with them.
     """
 
     decisions: tuple[Decision, ...]
     wake_at_ms: int | None
     idle: Reason | None = None
+    packing: PackingUpdate | None = None

@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from steersman.model.decisions import Decision
+from steersman.model.demand import PackingUpdate
 from steersman.model.fleet import Fleet
 from steersman.model.ids import NodeId, RunId, WorkloadName
 from steersman.model.policy import Policy
@@ -112,10 +113,14 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True, tag="observed"):
 
 
 class Decided(msgspec.Struct, frozen=True, kw_only=True, tag="decided"):
-    """The intent of the cycle observed at `observed_at`, durable before any of it happens."""
+    """The intent of the cycle observed at `observed_at`, durable before any of it happens.
+
+    `packing`: what the cycle learned for placing what comes next; it takes effect after the decisions.
+    """
 
     observed_at: int
     decisions: tuple[Decision, ...]
+    packing: PackingUpdate | None = None
 
 
 class RankStarted(msgspec.Struct, frozen=True, kw_only=True, tag="rank-started"):

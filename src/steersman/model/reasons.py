@@ -27,7 +27,10 @@ class Code(StrEnum):
     NO_CORES = "no-cores"
     NO_MEMORY = "no-memory"
     NO_DEVICES = "no-devices"
+    NO_SHARE = "no-share"  # no device has so large a part free, in a mode that will do
+    NO_POOL = "no-pool"  # none of the pools where it may go has a node that takes work
     NO_ROOM_FOR_GANG = "no-room-for-gang"
+    NO_ROOM_TOGETHER = "no-room-together"  # its ranks fit, but not in one node or zone, as it asks
     PREEMPTED = "preempted"
     WAITING_PREEMPTION = "waiting-preemption"
     # autoscale: how many replicas

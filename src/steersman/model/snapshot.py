@@ -13,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from steersman.model.decisions import Outcome, Placement, Reservation, StopCause
+from steersman.model.demand import Demand
 from steersman.model.fleet import Node
 from steersman.model.ids import DecisionId, DeviceId, QueueName, RunId, WorkloadName
 from steersman.model.policy import Policy
@@ -270,6 +271,8 @@ class Indexes(msgspec.Struct, frozen=True, kw_only=True):
     held        (name,) of declared workloads that wait for the fleet to change
     dependents  workload → names that wait for its artifacts, sorted
     live        (run,) of runs that have not ended
+    parts       (kind, mode, what is free, node, device) of every device of which a part is leased and a part
+                is free, on nodes that take work: thousandths, or memory slices of one in MIG mode
     """
 
     attention: SortedSeq = SortedSeq()
@@ -281,6 +284,7 @@ class Indexes(msgspec.Struct, frozen=True, kw_only=True):
     held: SortedSeq = SortedSeq()
     dependents: Table[tuple[WorkloadName, ...]] = Table()
     live: SortedSeq = SortedSeq()
+    parts: SortedSeq = SortedSeq()
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -299,4 +303,5 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     services: Table[ServiceState] = Table()
     gateway: Gateway | None = None
     keys: tuple[ApiKey, ...] = ()
+    demand: Demand = Demand()
     indexes: Indexes = Indexes()

@@ -65,6 +65,13 @@ class Table(Generic[V]):
         """All items by key: O(n log n), for people and for images, not for deciders."""
         return sorted(self.items(), key=lambda item: item[0])
 
+    def keys_unlike(self, other: "Table[V]") -> Iterator[str]:
+        """Keys whose values may differ from another version's: those of the buckets that are not shared."""
+        others = other._buckets  # noqa: SLF001 - of the same class
+        for mine, theirs in zip(self._buckets, others, strict=True):
+            if mine is not theirs:
+                yield from sorted({*mine, *theirs})
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Table) and dict(self.items()) == dict(other.items())
 

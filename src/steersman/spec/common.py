@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 
+from steersman.model.errors import SpecError
 from steersman.model.ids import QueueName
-from steersman.model.resources import Resources
+from steersman.model.mig import profiles_of
+from steersman.model.resources import ALTERNATIVES, ANY_KIND, WHOLE_MILLI, Resources, Sharing
 from steersman.model.units import Amount
 from steersman.model.workload import DEFAULT_QUEUE, PRIORITY_DEFAULT, SecretRef
 from steersman.spec import keys_common as keys
+from steersman.spec.accelerators import WantedAccelerators
 from steersman.spec.sections import Fields, Key, T
 from steersman.spec.values import sounds_secret
 
@@ -77,11 +80,46 @@ class Asked:
         if self.base is not None:
             _warn_range(self.base, keys.CPUS, cpu)
             _warn_range(self.base, keys.MEMORY_KEY, memory)
+        wanted = self.get(keys.ACCELERATORS) or WantedAccelerators()
         return Resources(
             cpu_milli=keys.CPU_MILLI_DEFAULT if cpu is None else cpu.least,
             memory_bytes=keys.MEMORY_BYTES_DEFAULT if memory is None else memory.least,
-            accelerators=self.get(keys.ACCELERATORS) or (),
+            accelerators=wanted.kinds,
+            device_milli=wanted.device_milli,
+            sharing=self._sharing(wanted),
+            mig_profile=self._mig_profile(wanted),
         )
+
+    def _sharing(self, wanted: WantedAccelerators) -> Sharing:
+        sharing, profile = self.get(keys.SHARING), self.get(keys.MIG_PROFILE)
+        if sharing is None:
+            return "auto"
+        if wanted.device_milli == WHOLE_MILLI and profile is None:
+            message = "`sharing` says how a part of an accelerator is made, and no part is asked for"
+            raise self._error(keys.SHARING, message, "ask for a part, as `accelerators: A100:0.25`")
+        if sharing == "time-slice" and profile is not None:
+            raise self._error(keys.SHARING, "a `mig_profile` is no time slice", "keep one of them")
+        return sharing
+
+    def _mig_profile(self, wanted: WantedAccelerators) -> str:
+        name = self.get(keys.MIG_PROFILE)
+        if name is None:
+            return ""
+        if not wanted.kinds or wanted.kinds[0][1] > 1 or wanted.device_milli < WHOLE_MILLI:
+            message = "a `mig_profile` is an instance of one accelerator of a kind"
+            raise self._error(keys.MIG_PROFILE, message, "write `accelerators: A100` beside it")
+        kinds = wanted.kinds[0][0].split(ALTERNATIVES)
+        known = {kind: [each.name for each in profiles_of(kind)] for kind in kinds}
+        if kinds != [ANY_KIND] and not any(name in names for names in known.values()):
+            have = next((f"{kind} has {', '.join(names)}" for kind, names in known.items() if names), "")
+            hint = have or f"{kinds[0]} is not known to have MIG"
+            raise self._error(keys.MIG_PROFILE, f"no {' or '.join(kinds)} has the profile {name}", hint)
+        return name
+
+    def _error(self, key: Key[T], message: str, hint: str) -> SpecError:
+        fields = self.chosen if self.chosen is not None and self.chosen.written(key) else self.base
+        assert fields is not None  # it was written somewhere
+        return fields.place.at(key.name).error(fields.line_of(key), message, hint)
 
 
 def _warn_range(base: Fields, key: Key[Amount], amount: Amount | None) -> None:

@@ -4,15 +4,19 @@ A fleet is declared whole. The number of nodes and devices is checked before any
 a `count` cannot fill the memory.
 """
 
+from collections.abc import Mapping
+
+from steersman.model.devices import modes_of
 from steersman.model.fleet import DEFAULT_SITE, Fleet, Node
 from steersman.model.ids import DeviceId, NodeId
-from steersman.model.resources import Device
+from steersman.model.resources import Device, SharingMode
 from steersman.model.units import Amount
 from steersman.spec import keys_common, keys_fleet
+from steersman.spec.accelerators import Kinds
 from steersman.spec.nodes import MapNode
 from steersman.spec.place import Place
 from steersman.spec.sections import Fields, Key
-from steersman.spec.values import NAME_RULE, Kinds
+from steersman.spec.values import NAME_RULE
 
 DEVICES_MAX = 1_000_000
 """The most devices of one fleet."""
@@ -69,6 +73,7 @@ def _nodes(fields: Fields) -> list[Node]:
     driver, site = fields.get_or(keys_common.INFRA, "local"), fields.get_or(keys_fleet.SITE, DEFAULT_SITE)
     cpu_milli, memory_bytes = _exact(fields, keys_fleet.NODE_CPUS), _exact(fields, keys_fleet.NODE_MEMORY)
     kinds, labels = fields.get_or(keys_fleet.NODE_ACCELERATORS, ()), fields.get_or(keys_fleet.NODE_LABELS, ())
+    sharing = {kind: _sharing(fields, kind) for kind, _ in kinds}
     return [
         Node(
             id=NodeId(node_id),
@@ -76,16 +81,33 @@ def _nodes(fields: Fields) -> list[Node]:
             site=site,
             cpu_milli=cpu_milli,
             memory_bytes=memory_bytes,
-            devices=_devices(node_id, kinds),
+            devices=_devices(node_id, kinds, sharing),
             labels=labels,
         )
         for node_id in ids
     ]
 
 
-def _devices(node_id: str, kinds: Kinds) -> tuple[Device, ...]:
+def _sharing(fields: Fields, kind: str) -> tuple[SharingMode, ...]:
+    """How devices of a kind on a node may be shared."""
+    possible, written = modes_of(kind), fields.get(keys_fleet.NODE_SHARING)
+    if written is None:
+        return tuple(mode for mode in possible if mode == "time-slice")
+    for mode in written:
+        if mode not in possible:
+            raise fields.place.at(keys_fleet.NODE_SHARING.name).error(
+                fields.line_of(keys_fleet.NODE_SHARING),
+                f"{kind} cannot be shared by {mode}",
+                f"it can by {' and '.join(possible)}" if possible else "it is handed out whole: leave it out",
+            )
+    return tuple(mode for mode in possible if mode in written)
+
+
+def _devices(
+    node_id: str, kinds: Kinds, sharing: Mapping[str, tuple[SharingMode, ...]]
+) -> tuple[Device, ...]:
     return tuple(
-        Device(id=DeviceId(f"{node_id}/{kind}-{index}"), kind=kind)
+        Device(id=DeviceId(f"{node_id}/{kind}-{index}"), kind=kind, sharing=sharing[kind])
         for kind, number in kinds
         for index in range(number)
     )

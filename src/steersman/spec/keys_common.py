@@ -3,8 +3,10 @@
 `keys` says what the standing of a key means.
 """
 
+from steersman.model.resources import Sharing
 from steersman.model.units import Amount
 from steersman.model.workload import PRIORITY_MAX, PRIORITY_MIN, SecretRef
+from steersman.spec.accelerators import Accelerators, WantedAccelerators
 from steersman.spec.nodes import BYTES_MAX
 from steersman.spec.sections import Alternatives, Fields, Key, Nested, Origin, Section
 from steersman.spec.shapes import (
@@ -29,9 +31,7 @@ from steersman.spec.values import (
     LABEL_NAME,
     LABEL_VALUE,
     NAME,
-    Accelerators,
     Infra,
-    Kinds,
     Secrets,
     Workdir,
 )
@@ -70,8 +70,23 @@ MEMORY_KEY: Key[Amount] = Key(
     shape=MEMORY,
     note="memory of each rank or replica: `16GB`, `16`, `24GB..40GB`; 512 MiB when not given",
 )
-ACCELERATORS: Key[Kinds] = Key(
-    name="accelerators", shape=Accelerators(), note="whole accelerators of each rank or replica: `A100:8`"
+ACCELERATORS: Key[WantedAccelerators] = Key(
+    name="accelerators",
+    shape=Accelerators(),
+    note="accelerators of each rank or replica: `A100:8`, a part of one: `A100:0.5`; a list: any will do",
+)
+SHARING: Key[Sharing] = Key(
+    name="sharing",
+    shape=Choice(what="a mode", options=(("auto", "auto"), ("time-slice", "time-slice"), ("mig", "mig"))),
+    note="how a part of an accelerator is made: `mig` keeps memory and faults apart, `time-slice` nothing; "
+    "`auto`, as without it, is `mig` where there is one",
+    origin="steersman",
+)
+MIG_PROFILE: Key[str] = Key(
+    name="mig_profile",
+    shape=Text(what="a MIG profile", pattern=r"[1-7]g\.[0-9]{1,3}gb", rule="as 3g.20gb"),
+    note="this MIG instance of an accelerator: `3g.20gb`",
+    origin="steersman",
 )
 RESOURCES_PRIORITY: Key[int] = Key(
     name="priority", shape=_PRIORITY, note="the same as `priority` beside `resources`"
@@ -111,6 +126,8 @@ def not_yet(name: str, note: str, origin: Origin = "skypilot") -> Key[object]:
 RESOURCE_KEYS: tuple[Key[object], ...] = (
     CPUS,
     MEMORY_KEY,
+    SHARING,
+    MIG_PROFILE,
     ACCELERATORS,
     RESOURCES_PRIORITY,
     accepted("use_spot", "this machine has no spot price", FLAG),

@@ -1,10 +1,12 @@
 """The keys of a fleet and of its nodes."""
 
+from steersman.model.resources import SharingMode
 from steersman.model.units import Amount
+from steersman.spec.accelerators import Kinds, NodeAccelerators
 from steersman.spec.keys_common import INFRA, KIND, LABEL_MAP, NAME_KEY
 from steersman.spec.sections import Fields, Key, Nested, Section
-from steersman.spec.shapes import CPU, MEMORY, Integer, ListOf
-from steersman.spec.values import NAME, Accelerators, Kinds
+from steersman.spec.shapes import CPU, MEMORY, Choice, Integer, ListOf
+from steersman.spec.values import NAME
 
 FLEET_COUNT_MAX = 100_000
 """The most nodes of one fleet."""
@@ -18,8 +20,19 @@ NODE_MEMORY: Key[Amount] = Key(
 )
 NODE_ACCELERATORS: Key[Kinds] = Key(
     name="accelerators",
-    shape=Accelerators(all_kinds=True),
+    shape=NodeAccelerators(),
     note="its accelerators: `A100:8`",
+    origin="steersman",
+)
+NODE_SHARING: Key[tuple[SharingMode, ...]] = Key(
+    name="sharing",
+    shape=ListOf(
+        what="modes",
+        item=Choice(what="a mode", options=(("time-slice", "time-slice"), ("mig", "mig"))),
+        single=True,
+    ),
+    note="how its accelerators may be shared: `time-slice`, `mig`, or `[]`: not at all; "
+    "without it GPUs by `time-slice`",
     origin="steersman",
 )
 NODE_LABELS: Key[tuple[tuple[str, str], ...]] = Key(
@@ -37,7 +50,17 @@ COUNT: Key[int] = Key(
 NODE_SECTION = Section(
     name="node",
     title="a node",
-    keys=(NODE_NAME, INFRA, NODE_CPUS, NODE_MEMORY, NODE_ACCELERATORS, NODE_LABELS, SITE, COUNT),
+    keys=(
+        NODE_NAME,
+        INFRA,
+        NODE_CPUS,
+        NODE_MEMORY,
+        NODE_ACCELERATORS,
+        NODE_SHARING,
+        NODE_LABELS,
+        SITE,
+        COUNT,
+    ),
 )
 NODES: Key[tuple[Fields, ...]] = Key(
     name="nodes",

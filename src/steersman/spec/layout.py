@@ -5,7 +5,7 @@ Absent optional values are left out, so that what appears and what goes is a cha
 
 from collections.abc import Iterator
 
-from steersman.model.resources import Resources
+from steersman.model.resources import WHOLE_MILLI, Resources
 from steersman.model.service import CallableModel, Gateway, InputRange, Service
 from steersman.model.units import format_bytes, format_cpu, format_duration_ms
 from steersman.model.workload import Job, Workload
@@ -63,7 +63,14 @@ def _resources(resources: Resources) -> Rows:
     yield "resources.cpus", (resources.cpu_milli, format_cpu(resources.cpu_milli))
     yield "resources.memory", (resources.memory_bytes, format_bytes(resources.memory_bytes))
     for kind, count in resources.accelerators:
-        yield f"resources.accelerators.{kind}", _number(count)
+        if resources.device_milli < WHOLE_MILLI:
+            yield f"resources.accelerators.{kind}", _text(format_cpu(resources.device_milli))
+        else:
+            yield f"resources.accelerators.{kind}", _number(count)
+    if resources.sharing != "auto":
+        yield "resources.sharing", _text(resources.sharing)
+    if resources.mig_profile:
+        yield "resources.mig_profile", _text(resources.mig_profile)
 
 
 def _program(declared: Job | Service) -> Rows:

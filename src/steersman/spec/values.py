@@ -5,19 +5,16 @@ the code ``not-yet`` or warned about, here, where it is read. No error of `Secre
 """
 
 import re
-from typing import TypeAlias
 
 import msgspec
 
 from steersman.model.ids import WorkloadName
 from steersman.model.workload import Retry, RetryEvent, SecretRef
-from steersman.spec.nodes import Entry, ListNode, MapNode, Node, ScalarNode, is_null
+from steersman.spec.nodes import ListNode, MapNode, Node, ScalarNode, is_null
 from steersman.spec.place import Place, show
 from steersman.spec.sections import Fields, Nested, Section
 from steersman.spec.shapes import ITEMS_MAX, SCALAR_TYPES, JsonSchema, Text, scalar_text
 
-ACCELERATORS_MAX = 1_024
-"""The most accelerators of one kind that one rank or node may have."""
 PATH_CHARS_MAX = 1_024
 """The longest path of an artifact, in characters."""
 ENV_RESERVED = "STEERSMAN_"
@@ -53,10 +50,6 @@ _ENV_TEXT = Text(
     pattern=ENV_PATTERN,
     rule="use letters, digits and `_`, no digit first",
 )
-_KIND = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,62}")
-_BY_MEMORY = re.compile(r"[0-9.]+ *[MGT]i?B.*", re.IGNORECASE)
-_COUNT = re.compile(r"[0-9]{1,9}")
-_FRACTION = re.compile(r"0?\.[0-9]+|[0-9]+\.[0-9]+")
 _TOKEN_PREFIX = re.compile(
     r"(hf_|sk[-_]|pk_|gh[pos]_|github_pat_|glpat-|xox[a-z]-|AKIA|ASIA|AIza|eyJ|npm_|pypi-)[A-Za-z0-9_-]{12,}"
 )
@@ -64,8 +57,6 @@ _TOKEN_RUN = re.compile(r"[A-Za-z0-9]{16,}")
 _SECRETIVE = re.compile(
     r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY)(_|$)", re.I
 )
-
-Kinds: TypeAlias = tuple[tuple[str, int], ...]
 
 
 class DeclaredName(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,83 +147,6 @@ class RelativePath(msgspec.Struct, frozen=True, kw_only=True):
 
     def schema(self) -> JsonSchema:
         return {"type": SCALAR_TYPES, "maxLength": PATH_CHARS_MAX}
-
-
-class Accelerators(msgspec.Struct, frozen=True, kw_only=True):
-    """``A100``, ``A100:8``, ``{A100: 8}`` or a list of these, as (kind, count) sorted by kind.
-
-    For a job several kinds are alternatives, as in SkyPilot: the first is taken, with a warning. For a node
-    (`all_kinds`) they are all there.
-    """
-
-    all_kinds: bool = False
-
-    def read(self, node: Node, place: Place) -> Kinds:
-        kinds = self._kinds(node, place)
-        if not self.all_kinds and len(kinds) > 1:
-            place.warn(
-                node.line,
-                f"of {len(kinds)} alternatives only the first, {kinds[0][0]}:{kinds[0][1]}, is used yet",
-            )
-            kinds = kinds[:1]
-        names = [kind for kind, _ in kinds]
-        if len(set(names)) < len(names):
-            raise place.error(
-                node.line, "a kind of accelerator stands twice", "give each kind once, with its count"
-            )
-        return tuple(sorted(kinds))
-
-    def _kinds(self, node: Node, place: Place) -> list[tuple[str, int]]:
-        if is_null(node):
-            return []
-        if isinstance(node, ScalarNode):
-            return [self._named(node.text, node.line, place)]
-        if len(node.items if isinstance(node, ListNode) else node.entries) > ITEMS_MAX:
-            raise place.error(
-                node.line, f"there are more than {ITEMS_MAX:,} kinds of accelerators", "give fewer"
-            )
-        if isinstance(node, ListNode):
-            texts = [(scalar_text(item, place, "an accelerator"), item.line) for item in node.items]
-            return [self._named(text, line, place) for text, line in texts]
-        return [self._entry(entry, place) for entry in node.entries]
-
-    def _entry(self, entry: Entry, place: Place) -> tuple[str, int]:
-        if is_null(entry.value):  # SkyPilot's set notation, {'A100:1', 'V100:1'}, is a mapping to nothing
-            return self._named(entry.key.text, entry.key.line, place)
-        count = scalar_text(entry.value, place, "a number of accelerators")
-        return self._named(f"{entry.key.text}:{count}", entry.key.line, place)
-
-    def _named(self, text: str, line: int, place: Place) -> tuple[str, int]:
-        hint = "write for example A100, A100:8 or {A100: 8}"
-        kind, colon, count = text.partition(":")
-        if _BY_MEMORY.fullmatch(text):
-            raise place.not_yet(line, "choosing accelerators by their memory is not built yet", hint)
-        if _KIND.fullmatch(kind) is None:
-            raise place.error(line, f"{show(text)} is not an accelerator", hint)
-        if not colon:
-            return kind, 1
-        if _FRACTION.fullmatch(count) and count.strip("0.") and not count.rstrip("0").endswith("."):
-            raise place.not_yet(
-                line, f"a share of an accelerator ({show(text)}) is not built yet", "ask for a whole one"
-            )
-        if _COUNT.fullmatch(count) is None or not 1 <= int(count) <= ACCELERATORS_MAX:
-            message = f"{show(text)} does not ask for 1 to {ACCELERATORS_MAX:,} accelerators"
-            raise place.error(line, message, hint)
-        return kind, int(count)
-
-    def schema(self) -> JsonSchema:
-        one: JsonSchema = {"type": SCALAR_TYPES}
-        count: JsonSchema = {
-            "anyOf": [{"type": "number", "minimum": 1}, {"type": "string"}, {"type": "null"}]
-        }
-        return {
-            "anyOf": [
-                one,
-                {"type": "array", "items": one},
-                {"type": "object", "additionalProperties": count},
-                {"type": "null"},
-            ]
-        }
 
 
 class Secrets(msgspec.Struct, frozen=True, kw_only=True):

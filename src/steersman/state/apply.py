@@ -30,6 +30,7 @@ from steersman.model.decisions import (
 from steersman.model.ids import WorkloadName, decision_id
 from steersman.model.snapshot import Phase, RankState, Run, RunState, WorkloadState
 from steersman.state import services
+from steersman.state.derive import shape_of
 from steersman.state.draft import Draft
 from steersman.state.ends import run_end_kind, run_was_short
 from steersman.state.lease import end_reservations, take_lease, take_reservations
@@ -43,6 +44,7 @@ def _admit(draft: Draft, decision: Admit) -> None:
     phase = move_phase(state.phase, "admit", Phase.QUEUED)
     after = replace(state, phase=phase, reason=decision.reason, recheck=False)
     draft.put_workload(decision.workload, after, None)
+    draft.admit(shape_of(after))
 
 
 def _hold(draft: Draft, decision: Hold) -> None:

@@ -30,6 +30,7 @@ from steersman.model.decisions import (
 from steersman.model.snapshot import FINAL_PHASES, Phase, RunState, WorkloadState
 from steersman.state.derive import takes_work
 from steersman.state.draft import Draft
+from steersman.state.lease import with_lease
 
 
 def holds(draft: Draft, decision: Decision) -> bool:
@@ -121,14 +122,11 @@ def _has_room(draft: Draft, name: str, placements: list[Placement]) -> bool:
     node = draft.nodes.get(name)
     if node is None or not takes_work(node):
         return False
-    devices = {device for placement in placements for device in placement.devices}
-    cpu_milli = sum(placement.cpu_milli for placement in placements)
-    memory_bytes = sum(placement.memory_bytes for placement in placements)
-    return (
-        node.used_cpu_milli + cpu_milli <= node.node.cpu_milli
-        and node.used_memory_bytes + memory_bytes <= node.node.memory_bytes
-        and devices <= set(node.free_devices)
-    )
+    for placement in placements:
+        node = with_lease(node, placement)
+        if node is None:
+            return False
+    return node.used_cpu_milli <= node.node.cpu_milli and node.used_memory_bytes <= node.node.memory_bytes
 
 
 _CHECKS: Mapping[type, Callable[[Draft, WorkloadState, Any], bool]] = {

@@ -7,6 +7,7 @@ makes all of them from the base tables. Both call the functions below, and a pro
 from typing import NamedTuple
 
 from steersman.model.ids import WorkloadName
+from steersman.model.mig import MEMORY_SLICES, memory_of
 from steersman.model.resources import count_kinds
 from steersman.model.snapshot import (
     Indexes,
@@ -143,8 +144,8 @@ def _victims(state: WorkloadState, run: Run) -> tuple[Entry, ...]:
 
 
 def free_accelerators(state: NodeState) -> Signature:
-    """Devices of a node that are neither leased nor reserved, by kind; a kind with none is left out."""
-    if not state.free_devices:
+    """Devices of a node that are wholly free and not reserved, by kind; a kind with none is left out."""
+    if not state.free_devices or state.reserved_shares:
         return ()
     free = set(state.free_devices)
     counts = count_kinds(device for device in state.node.devices if device.id in free)
@@ -167,6 +168,22 @@ def node_entry(state: NodeState | None) -> tuple[Signature, Entry] | None:
     cpu = state.node.cpu_milli - state.used_cpu_milli - state.reserved_cpu_milli
     memory = state.node.memory_bytes - state.used_memory_bytes - state.reserved_memory_bytes
     return free_accelerators(state), (cpu, memory, state.node.id)
+
+
+def part_entries(state: NodeState | None) -> tuple[Entry, ...]:
+    """The entries of a node's devices that are partly leased and partly free."""
+    if state is None or not state.shares or state.reserved_shares or not takes_work(state):
+        return ()
+    kinds = {device.id: device.kind for device in state.node.devices}
+    entries: list[Entry] = []
+    for share in state.shares:
+        kind = kinds[share.device]
+        if share.instances:
+            free = MEMORY_SLICES - sum(memory_of(kind, profile) for profile, _ in share.instances)
+            entries += [(kind, "mig", free, state.node.id, share.device)] if free else []
+        elif share.free_milli:
+            entries.append((kind, "time-slice", share.free_milli, state.node.id, share.device))
+    return tuple(sorted(entries))
 
 
 def node_size(state: NodeState | None) -> NodeSize | None:
@@ -199,10 +216,12 @@ def rebuild(snapshot: Snapshot) -> Indexes:
             dependents.setdefault(source, []).append(state.spec.name)
     capacity: dict[Signature, list[Entry]] = {}
     sizes: dict[NodeSize, int] = {}
+    parts: list[Entry] = []
     for _, node in snapshot.nodes.sorted_items():
         entry = node_entry(node)
         if entry is not None:
             capacity.setdefault(entry[0], []).append(entry[1])
+        parts += part_entries(node)
         size = node_size(node)
         if size is not None:
             sizes[size] = sizes.get(size, 0) + 1
@@ -216,4 +235,5 @@ def rebuild(snapshot: Snapshot) -> Indexes:
         held=SortedSeq.of(held),
         dependents=Table.of((source, tuple(names)) for source, names in sorted(dependents.items())),
         live=SortedSeq.of(live),
+        parts=SortedSeq.of(parts),
     )

@@ -9,6 +9,7 @@ put. Index editors are opened when first needed: a batch copies only what it tou
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
+from steersman.model.demand import Demand, PackingUpdate
 from steersman.model.ids import NodeId, WorkloadName
 from steersman.model.snapshot import (
     Indexes,
@@ -21,7 +22,8 @@ from steersman.model.snapshot import (
     WorkloadState,
 )
 from steersman.model.table import Entry, SortedSeq, SortedSeqEditor
-from steersman.state.derive import WorkloadEntries, node_entry, node_size, workload_entries
+from steersman.state.demand import arrive, update
+from steersman.state.derive import WorkloadEntries, node_entry, node_size, part_entries, workload_entries
 
 
 class _Lazy:
@@ -110,15 +112,33 @@ class Draft:
         self.services = base.services.edit()
         self.gateway = base.gateway
         self.keys = base.keys
+        self._demand = base.demand
+        self._admitted: list[Shape] = []
+        self.touched: set[NodeId] = set()
         self.attention = _Lazy(indexes.attention)
         self.held = _Lazy(indexes.held)
         self.victims = _Lazy(indexes.victims)
         self.timers = _Lazy(indexes.timers)
         self.live = _Lazy(indexes.live)
+        self.parts = _Lazy(indexes.parts)
         self.pending: _Family[Shape] = _Family(indexes.pending)
         self.capacity: _Family[Signature] = _Family(indexes.capacity)
         self.sizes = dict(indexes.sizes)
         self.dependents = indexes.dependents.edit()
+
+    def admit(self, shape: Shape) -> None:
+        """Count a workload that was admitted."""
+        self._admitted.append(shape)
+
+    def learn(self, packing: PackingUpdate) -> None:
+        """What a cycle learned for packing takes effect."""
+        self._demand = update(self.demand(), packing)
+
+    def demand(self) -> Demand:
+        """What work has asked for so far."""
+        if self._admitted:
+            self._demand, self._admitted = arrive(self._demand, self._admitted), []
+        return self._demand
 
     def node_ids(self) -> list[NodeId]:
         """All nodes, sorted: O(nodes), for a new fleet."""
@@ -152,8 +172,10 @@ class Draft:
 
     def put_node(self, node: NodeId, state: NodeState | None) -> None:
         """Set or take away a node."""
+        self.touched.add(node)
         old = self.nodes.get(node)
         self.capacity.swap(node_entry(old), node_entry(state))
+        self._swap_all(self.parts, part_entries(old), part_entries(state))
         self._count_size(node_size(old), -1)
         self._count_size(node_size(state), 1)
         if state is None:
@@ -178,11 +200,18 @@ class Draft:
             (self.timers, before.timers, after.timers),
             (self.victims, before.victims, after.victims),
         ):
-            if olds != news:
-                for entry in olds:
-                    index.swap(entry, None)
-                for entry in news:
-                    index.swap(None, entry)
+            self._swap_all(index, olds, news)
+
+    @staticmethod
+    def _swap_all(index: _Lazy, olds: tuple[Entry, ...], news: tuple[Entry, ...]) -> None:
+        if olds == news:
+            return
+        for entry in olds:
+            if entry not in news:
+                index.swap(entry, None)
+        for entry in news:
+            if entry not in olds:
+                index.swap(None, entry)
 
     def _link(self, name: WorkloadName, old: WorkloadState | None, new: WorkloadState | None) -> None:
         before = set() if old is None else {item.workload for item in old.spec.body.inputs}
@@ -211,6 +240,7 @@ class Draft:
             services=self.services.freeze(),
             gateway=self.gateway,
             keys=self.keys,
+            demand=self.demand(),
             indexes=Indexes(
                 attention=self.attention.freeze(),
                 pending=self.pending.freeze(),
@@ -221,5 +251,6 @@ class Draft:
                 sizes=dict(sorted(self.sizes.items())),
                 dependents=self.dependents.freeze(),
                 live=self.live.freeze(),
+                parts=self.parts.freeze(),
             ),
         )

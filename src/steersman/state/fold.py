@@ -99,6 +99,8 @@ def _decided(draft: Draft, event: Decided) -> None:
     assert event.observed_at == draft.observed_at, (event.observed_at, draft.observed_at)
     for ordinal, decision in enumerate(event.decisions):
         apply_decision(draft, decision, ordinal)
+    if event.packing is not None:
+        draft.learn(event.packing)
 
 
 def _drop_reservations(draft: Draft, nodes: Container[NodeId]) -> None:

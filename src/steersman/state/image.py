@@ -6,6 +6,7 @@ by no other, so it needs no versions: another build folds the journal.
 
 import msgspec
 
+from steersman.model.demand import Ask, Basis, Demand
 from steersman.model.ids import NodeId, RunId
 from steersman.model.policy import Policy
 from steersman.model.service import ApiKey, Gateway
@@ -28,6 +29,11 @@ class _Image(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     services: list[ServiceState]
     gateway: Gateway | None
     keys: tuple[ApiKey, ...]
+    counts: list[tuple[Ask, int]]
+    arrived: int
+    basis: Basis
+    prices: tuple[tuple[str, int], ...]
+    since_price: int
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -51,6 +57,11 @@ def encode_image(snapshot: Snapshot) -> bytes:
             services=[service for _, service in snapshot.services.sorted_items()],
             gateway=snapshot.gateway,
             keys=snapshot.keys,
+            counts=sorted(snapshot.demand.counts.items()),
+            arrived=snapshot.demand.arrived,
+            basis=snapshot.demand.basis,
+            prices=snapshot.demand.prices,
+            since_price=snapshot.demand.since_price,
         )
     )
 
@@ -75,5 +86,12 @@ def decode_image(data: bytes) -> Snapshot | None:
         services=Table.of((state.spec.name, state) for state in image.services),
         gateway=image.gateway,
         keys=image.keys,
+        demand=Demand(
+            counts=dict(image.counts),
+            arrived=image.arrived,
+            basis=image.basis,
+            prices=image.prices,
+            since_price=image.since_price,
+        ),
     )
     return msgspec.structs.replace(tables, indexes=rebuild(tables))

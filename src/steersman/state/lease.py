@@ -9,27 +9,18 @@ from collections.abc import Iterable
 from msgspec.structs import replace
 
 from steersman.model.decisions import Placement, Reservation
-from steersman.model.ids import RunId
-from steersman.model.resources import Resources
-from steersman.model.snapshot import NodeState
+from steersman.model.ids import DeviceId, RunId
+from steersman.model.mig import profile_of, starts
+from steersman.model.resources import WHOLE_MILLI, Resources
+from steersman.model.snapshot import DeviceShare, NodeState
 from steersman.state.draft import Draft
 
 
 def take_lease(draft: Draft, run: RunId, placement: Placement) -> None:
     """Lease the placement's capacity to a rank."""
-    node = draft.nodes[placement.node]
-    taken = set(placement.devices)
-    assert taken <= set(node.free_devices), (run, placement)
-    draft.put_node(
-        placement.node,
-        replace(
-            node,
-            used_cpu_milli=node.used_cpu_milli + placement.cpu_milli,
-            used_memory_bytes=node.used_memory_bytes + placement.memory_bytes,
-            free_devices=tuple(device for device in node.free_devices if device not in taken),
-            leases=(*node.leases, (run, placement.rank)),
-        ),
-    )
+    after = with_lease(draft.nodes[placement.node], placement)
+    assert after is not None, (run, placement)
+    draft.put_node(placement.node, replace(after, leases=(*after.leases, (run, placement.rank))))
 
 
 def end_lease(draft: Draft, run: RunId, placement: Placement) -> None:
@@ -40,17 +31,92 @@ def end_lease(draft: Draft, run: RunId, placement: Placement) -> None:
     if not leases and not node.declared:
         draft.put_node(placement.node, None)
         return
+    draft.put_node(placement.node, replace(without_lease(node, placement), leases=leases))
+
+
+def with_lease(node: NodeState, placement: Placement) -> NodeState | None:
+    """The node with the placement's capacity taken; None when one of its devices is not free for it.
+
+    Cores and memory are taken as they are asked for: whether they suffice is for the caller to look at.
+    """
+    free, shares = set(node.free_devices), {share.device: share for share in node.shares}
+    if is_part(placement):
+        (device,) = placement.devices
+        before = shares.get(device)
+        if before is None and device not in free:
+            return None
+        kind = next(item.kind for item in node.node.devices if item.id == device)
+        after = _cut(before, placement, kind)
+        if after is None:
+            return None
+        free.discard(device)
+        shares[device] = after
+    elif free.issuperset(placement.devices):
+        free.difference_update(placement.devices)
+    else:
+        return None
+    return _changed(node, placement, 1, free, shares)
+
+
+def without_lease(node: NodeState, placement: Placement) -> NodeState:
+    """The node with the placement's capacity given back. A device that has left the fleet stays away."""
     known = {device.id for device in node.node.devices}
-    back = {device for device in placement.devices if device in known}
-    draft.put_node(
-        placement.node,
-        replace(
-            node,
-            used_cpu_milli=node.used_cpu_milli - placement.cpu_milli,
-            used_memory_bytes=node.used_memory_bytes - placement.memory_bytes,
-            free_devices=tuple(sorted({*node.free_devices, *back})),
-            leases=leases,
-        ),
+    back = [device for device in placement.devices if device in known]
+    free, shares = set(node.free_devices), {share.device: share for share in node.shares}
+    if not is_part(placement):
+        free.update(back)
+    for device in back if is_part(placement) else ():
+        left = _joined(shares.pop(device), placement)
+        if left is None:
+            free.add(device)
+        else:
+            shares[device] = left
+    return _changed(node, placement, -1, free, shares)
+
+
+def is_part(placement: Placement) -> bool:
+    """Whether it holds a part of one device, and not whole ones."""
+    return placement.device_milli < WHOLE_MILLI or bool(placement.mig_profile)
+
+
+def _cut(share: DeviceShare | None, placement: Placement, kind: str) -> DeviceShare | None:
+    """The device with one more part leased; None when there is no room, or it is shared in another mode."""
+    if not placement.mig_profile:
+        share = share or DeviceShare(device=placement.devices[0], free_milli=WHOLE_MILLI)
+        if share.instances or share.free_milli < placement.device_milli:
+            return None
+        return replace(share, free_milli=share.free_milli - placement.device_milli)
+    if share is not None and not share.instances:
+        return None
+    there = () if share is None else share.instances
+    profile = profile_of(kind, placement.mig_profile)
+    if profile is None or placement.mig_start not in starts(kind, there, profile):
+        return None
+    instances = (*there, (placement.mig_profile, placement.mig_start))
+    return DeviceShare(
+        device=placement.devices[0], instances=tuple(sorted(instances, key=lambda item: item[1]))
+    )
+
+
+def _joined(share: DeviceShare, placement: Placement) -> DeviceShare | None:
+    """The device with a part given back; None when all of it is free again."""
+    if placement.mig_profile:
+        gone = (placement.mig_profile, placement.mig_start)
+        instances = tuple(item for item in share.instances if item != gone)
+        return replace(share, instances=instances) if instances else None
+    free_milli = share.free_milli + placement.device_milli
+    return None if free_milli == WHOLE_MILLI else replace(share, free_milli=free_milli)
+
+
+def _changed(
+    node: NodeState, placement: Placement, sign: int, free: set[DeviceId], shares: dict[DeviceId, DeviceShare]
+) -> NodeState:
+    return replace(
+        node,
+        used_cpu_milli=node.used_cpu_milli + sign * placement.cpu_milli,
+        used_memory_bytes=node.used_memory_bytes + sign * placement.memory_bytes,
+        free_devices=tuple(sorted(free)),
+        shares=tuple(shares[device] for device in sorted(shares)),
     )
 
 
@@ -66,13 +132,17 @@ def _shift(
 def _reserve(draft: Draft, reservation: Reservation, sign: int) -> None:
     node = draft.nodes[reservation.node]
     amount: Resources = reservation.amount
+    part = amount.device_milli < WHOLE_MILLI or bool(amount.mig_profile)
     draft.put_node(
         reservation.node,
         replace(
             node,
             reserved_cpu_milli=node.reserved_cpu_milli + sign * amount.cpu_milli,
             reserved_memory_bytes=node.reserved_memory_bytes + sign * amount.memory_bytes,
-            reserved_accelerators=_shift(node.reserved_accelerators, amount.accelerators, sign),
+            reserved_accelerators=_shift(
+                node.reserved_accelerators, () if part else amount.accelerators, sign
+            ),
+            reserved_shares=node.reserved_shares + (sign if part else 0),
         ),
     )
 
@@ -97,12 +167,11 @@ def with_fleet_node(draft: Draft, before: NodeState | None, after: NodeState) ->
     if before is None:
         return after
     devices = {device.id for device in after.node.devices}
-    leased = {
-        device for run, rank in before.leases for device in draft.runs[run].ranks[rank].placement.devices
-    }
-    return replace(
-        before,
-        node=after.node,
-        declared=True,
-        free_devices=tuple(sorted(devices - leased)),
-    )
+    made = replace(after, leases=before.leases)
+    for run, rank in before.leases:
+        placement = draft.runs[run].ranks[rank].placement
+        here = tuple(device for device in placement.devices if device in devices)
+        held = with_lease(made, replace(placement, devices=here)) if here else made
+        assert held is not None, (run, rank)  # a device keeps its kind, and with it the places of its parts
+        made = held
+    return replace(before, node=after.node, declared=True, free_devices=made.free_devices, shares=made.shares)

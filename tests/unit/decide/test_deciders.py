@@ -14,7 +14,7 @@ from steersman.model.events import RankExited
 from steersman.model.policy import Policy
 from steersman.model.reasons import Code
 from steersman.model.resources import Resources
-from steersman.model.snapshot import Indexes, Phase, Shape, Snapshot
+from steersman.model.snapshot import Indexes, NodeState, Phase, Shape, Snapshot
 from steersman.model.table import SortedSeq
 from steersman.model.workload import CheckpointPolicy
 
@@ -44,7 +44,10 @@ def test_how_many_ranks_fit(
 
 def test_what_ranks_ask_for_adds_up() -> None:
     shape = Shape(500, 2, (("A100", 1),), 9)
-    assert times(shape, 3) == Resources(cpu_milli=1_500, memory_bytes=6, accelerators=(("A100", 3),))
+    gpus = node("gpus", devices=["A100"])
+    assert times(shape, 3, NodeState(node=gpus)) == Resources(
+        cpu_milli=1_500, memory_bytes=6, accelerators=(("A100", 3),)
+    )
 
 
 def test_what_asks_for_nothing_fits_everywhere() -> None:

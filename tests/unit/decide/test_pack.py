@@ -9,13 +9,15 @@ from steersman.decide import pack, pack_price, pack_stock
 from steersman.decide.pack import NodeState, Packer, Placement, State
 from steersman.decide.pack_price import model_prices
 from steersman.decide.pack_stock import WHOLE, cutting_stock, knapsack, residual_worth, steps_of, unserved
-from steersman.decide.pack_value import SPREAD, Basis, Key, Shape, cost, learn, model_curves, options, phi
+from steersman.decide.pack_value import SPREAD, Key, cost, learn, model_curves, options, phi
+from steersman.model.demand import Ask, Basis
+from steersman.state import demand
 
 GIB = 1 << 30
 
 
-def shape(gpus: int = 1, share: int = WHOLE, cpu: int = 1000, models: tuple[str, ...] = ()) -> Shape:
-    return Shape(cpu, GIB, gpus, share if gpus else 0, models)
+def shape(gpus: int = 1, share: int = WHOLE, cpu: int = 1000, models: tuple[str, ...] = ()) -> Ask:
+    return Ask(cpu, GIB, gpus, share if gpus else 0, models)
 
 
 def node(name: str, gpus: int = 2, model: str = "A", cpu: int = 8000) -> NodeState:
@@ -60,12 +62,12 @@ def test_models_cpu_and_memory_are_kept_to() -> None:
     assert one.place(shape(models=("B",))) is None
     assert one.place(shape(models=("C",))) is None
     assert where(one.place(shape(models=("B", "A")))) == ("a", (0,))
-    assert one.place(Shape(1000, 1 << 50, 1, WHOLE)) is None
+    assert one.place(Ask(1000, 1 << 50, 1, WHOLE)) is None
     assert where(one.place(shape(cpu=500, models=("B",)))) == ("b", (0,))
 
 
 def test_what_is_no_shape_is_no_pod() -> None:
-    for wrong in (Shape(1, 1, 0, 5), Shape(1, 1, 1, 0), Shape(1, 1, 1, WHOLE + 1)):
+    for wrong in (Ask(1, 1, 0, 5), Ask(1, 1, 1, 0), Ask(1, 1, 1, WHOLE + 1)):
         with pytest.raises(AssertionError, match="is no shape"):
             packer(node("a")).place(wrong)
 
@@ -183,7 +185,7 @@ def test_the_names_of_a_class_stay_bounded(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_old_arrivals_fade(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pack, "MIX_PODS_MAX", 100)
+    monkeypatch.setattr(demand, "MIX_MAX", 100)
     one = packer(node("a", 8, cpu=10**6))
     for _ in range(500):
         one.place(shape(share=100))

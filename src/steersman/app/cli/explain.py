@@ -18,6 +18,7 @@ app = typer.Typer(add_completion=False)
 _UNITS: Mapping[Code, Callable[[int], str]] = {
     Code.NO_CORES: lambda milli: f"{format_cpu(milli)} cores",
     Code.NO_MEMORY: format_bytes,
+    Code.NO_SHARE: lambda milli: f"{format_cpu(milli)} of a device",
 }
 
 

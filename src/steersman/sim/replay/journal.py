@@ -14,10 +14,10 @@ from collections.abc import Iterable
 
 import msgspec
 
-from steersman.decide.cycle import decide
+from steersman.decide.cycle import Memo, decide
 from steersman.engine.validate import still_valid
 from steersman.model.codec import decode_event, encode_event
-from steersman.model.decisions import Decision
+from steersman.model.decisions import Decision, Plan
 from steersman.model.events import Decided, Event, Observed
 from steersman.model.snapshot import Snapshot
 from steersman.ports.journal import Record
@@ -58,7 +58,7 @@ class _Cycle(msgspec.Struct, kw_only=True):
 
     observed_at: int
     left: int
-    plan: tuple[Decision, ...] | None = None
+    plan: Plan | None = None
 
 
 def redecide(records: Iterable[Record], total: int, progress: Progress) -> Redecided:
@@ -79,6 +79,7 @@ class _Walk:
 
     def __init__(self) -> None:
         self._snapshot = Snapshot()
+        self._memo = Memo()
         self._batch: list[tuple[int, Event]] = []
         self._cycle: _Cycle | None = None
         self.events = self.cycles = self.decisions = self.differing = self.unrecorded = self.unknown = 0
@@ -101,7 +102,7 @@ class _Walk:
         if cycle is not None and cycle.plan is None:
             cycle.left -= 1
             if not cycle.left:
-                cycle.plan = decide(self._folded()).decisions
+                cycle.plan = decide(self._folded(), self._memo)
                 self.cycles += 1
 
     def end(self) -> Redecided:
@@ -127,16 +128,20 @@ class _Walk:
         if cycle is None or cycle.plan is None or cycle.observed_at != event.observed_at:
             self.unknown += 1
             return
-        decided = still_valid(self._folded(), cycle.plan)
+        decided = still_valid(self._folded(), cycle.plan.decisions)
         self.decisions += len(event.decisions)
-        if encode_event(Decided(observed_at=event.observed_at, decisions=decided))[2] != body:
+        again = Decided(observed_at=event.observed_at, decisions=decided, packing=cycle.plan.packing)
+        if encode_event(again)[2] != body:
             self._differs(cycle.observed_at, event.decisions, decided)
 
     def _close(self) -> None:
         """No intent was recorded for the cycle: right, if there was nothing to do."""
         cycle, self._cycle = self._cycle, None
-        if cycle is not None and (cycle.plan is None or still_valid(self._folded(), cycle.plan)):
+        if cycle is not None and (cycle.plan is None or self._has_intent(cycle.plan)):
             self.unrecorded += 1
+
+    def _has_intent(self, plan: Plan) -> bool:
+        return plan.packing is not None or bool(still_valid(self._folded(), plan.decisions))
 
     def _differs(self, at: int, recorded: tuple[Decision, ...], decided: tuple[Decision, ...]) -> None:
         self.differing += 1

@@ -20,7 +20,7 @@ import msgspec
 
 from steersman.decide.pack import NodeState, Packer, State
 from steersman.decide.pack_stock import WHOLE
-from steersman.decide.pack_value import Shape
+from steersman.model.demand import Ask
 from steersman.model.errors import TraceError
 from steersman.sim.replay.result import Progress, Replay
 from steersman.sim.replay.tables import Read, amount, check_new, head_of, read_table, whole, word
@@ -105,7 +105,7 @@ def read_nodes(path: Path) -> Cluster:
     return Cluster(tuple(sorted(found)), capacity)
 
 
-def read_pods(path: Path, models: set[str]) -> tuple[list[Shape], Counter[str]]:
+def read_pods(path: Path, models: set[str]) -> tuple[list[Ask], Counter[str]]:
     """The shapes of a file's pods, and what was not read as it stands, by reason. Raises TraceError."""
     found, names = [], set[str]()
     dropped = Counter({OVER: 0, NO_GPU: 0, UNKNOWN: 0})
@@ -132,7 +132,7 @@ def read_pods(path: Path, models: set[str]) -> tuple[list[Shape], Counter[str]]:
         dropped[NO_GPU] += not gpus and share > 0
         dropped[UNKNOWN] += len(wanted - models)
         share = min(share, WHOLE) if gpus else 0
-        found.append(Shape(cpu, memory_mib * MIB, gpus, share, tuple(sorted(wanted))))
+        found.append(Ask(cpu, memory_mib * MIB, gpus, share, tuple(sorted(wanted))))
     if not any(shape.gpus for shape in found):
         raise TraceError(f"{path.name}: no pod asks for a GPU", hint="packing is measured in GPUs")
     return found, dropped
@@ -147,13 +147,13 @@ def _check_gpus(path: Path, line: int, gpus: int) -> None:
         raise TraceError(f"{path.name}:{line}: {gpus:,} GPUs", hint=f"at most {GPUS_MAX:,} on one node")
 
 
-def arrivals(pods: Sequence[Shape], capacity: int, seed: int, load: float) -> list[Shape]:
+def arrivals(pods: Sequence[Ask], capacity: int, seed: int, load: float) -> list[Ask]:
     """The pods in the order in which they come. Raises TraceError when it takes too many to reach the load.
 
     As published, the one whose share would pass the load ends it, however many GPUs it asks for.
     """
     most, total = load * capacity, 0
-    order: list[Shape] = []
+    order: list[Ask] = []
     for pod in _drawn(pods, random.Random(seed)):  # noqa: S311 - a seed, not a secret
         if total + pod.gpu_milli > most:
             return order
@@ -167,7 +167,7 @@ def arrivals(pods: Sequence[Shape], capacity: int, seed: int, load: float) -> li
     )
 
 
-def _drawn(pods: Sequence[Shape], dice: random.Random) -> Iterator[Shape]:
+def _drawn(pods: Sequence[Ask], dice: random.Random) -> Iterator[Ask]:
     """All of them in random order, then any of them without end."""
     left = list(pods)
     while left:
@@ -178,7 +178,7 @@ def _drawn(pods: Sequence[Shape], dice: random.Random) -> Iterator[Shape]:
         yield pods[math.floor(dice.random() * len(pods))]
 
 
-def packed(cluster: Cluster, order: Sequence[Shape], progress: Progress) -> dict[str, Any]:
+def packed(cluster: Cluster, order: Sequence[Ask], progress: Progress) -> dict[str, Any]:
     """The metrics of Steersman's packer."""
     packer = Packer(State(nodes=cluster.nodes))
     tally = Tally(cluster.capacity)
@@ -198,7 +198,7 @@ class Tally:
         self._first_fail: int | None = None
         self._marks: dict[int, int] = {}
 
-    def count(self, shape: Shape, placed: bool) -> None:
+    def count(self, shape: Ask, placed: bool) -> None:
         """A pod was tried."""
         size = shape.gpus * shape.gpu_milli
         self._arrived += size
