@@ -14,7 +14,7 @@ import random
 import time
 from collections.abc import Iterator
 
-from steersman.decide.cycle import decide
+from steersman.decide.cycle import Memo, decide
 from steersman.model.codec import encode_event
 from steersman.model.decisions import Start
 from steersman.model.events import (
@@ -69,6 +69,7 @@ class World:
     def __init__(self, nodes: int, seed: int = 1) -> None:
         self.rng = random.Random(seed)
         self.snapshot = Snapshot()
+        self.memo = Memo()
         self.made = 0
         self.now_ms = 1_700_000_000_000
         self.running: list[str] = []
@@ -134,8 +135,9 @@ class World:
         batch = [Observed(now_ms=self.now_ms), *events]
         began = time.process_time()
         self._fold(batch)
-        plan = decide(self.snapshot)
-        intent = Decided(observed_at=self.snapshot.observed_at, decisions=plan.decisions)
+        plan = decide(self.snapshot, self.memo)
+        at = self.snapshot.observed_at
+        intent = Decided(observed_at=at, decisions=plan.decisions, packing=plan.packing)
         encode_event(intent)
         self._fold([intent])
         spent = time.process_time() - began

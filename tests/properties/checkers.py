@@ -154,7 +154,9 @@ def gangs_start_whole(cycle: Turn) -> None:
             if wants_part(state):
                 assert is_part(placement), item.workload
                 assert len(placement.devices) == 1, item.workload
-                assert placement.device_milli >= min(state.spec.resources.device_milli, 1000)
+                wanted = state.spec.resources
+                assert wanted.mig_profile in {"", placement.mig_profile}
+                assert wanted.mig_profile or placement.device_milli >= wanted.device_milli
             assert _with_asked_kinds(kinds, state) == want, item.workload
 
 

@@ -156,8 +156,9 @@ class Home:
         self.fold(*batch)
         seen = self.snapshot
         plan = decide(seen)
-        if plan.decisions:
-            self.fold(Decided(observed_at=seen.observed_at, decisions=plan.decisions))
+        if plan.decisions or plan.packing:
+            intent = Decided(observed_at=seen.observed_at, decisions=plan.decisions, packing=plan.packing)
+            self.fold(intent)
         self.cycles.append(Cycle(before=before, batch=batch, seen=seen, plan=plan, after=self.snapshot))
         return plan
 

@@ -50,9 +50,9 @@ def sweep_on_an_old_look(
 
 
 async def act_then_record(self: Engine, plan: Plan) -> object:
-    if plan.decisions:
+    if plan.decisions or plan.packing:
         true = self._snapshot
-        intent = Decided(observed_at=true.observed_at, decisions=plan.decisions)
+        intent = Decided(observed_at=true.observed_at, decisions=plan.decisions, packing=plan.packing)
         self._snapshot = fold(true, [(true.position + 1, intent)])
         self._actor.hand_over(after_decisions(self._snapshot, plan.decisions))
         for _ in range(8):

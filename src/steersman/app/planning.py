@@ -72,7 +72,8 @@ def foresee(previewed: tuple[Snapshot, Plan]) -> Plan:
     for _ in range(CYCLES_MAX):
         if not last.decisions:
             break
-        intent = Decided(observed_at=snapshot.observed_at, decisions=last.decisions)
+        at = snapshot.observed_at
+        intent = Decided(observed_at=at, decisions=last.decisions, packing=last.packing)
         snapshot = fold(snapshot, [(snapshot.position + 1, intent)])
         snapshot, last = preview(snapshot, (), snapshot.now_ms)
         decisions += last.decisions

@@ -158,17 +158,17 @@ def _fill(rooms: Iterator[tuple[NodeId, int]], left: int) -> list[Chosen] | None
 
 
 def _in_one_zone(draft: Draft, shape: Shape) -> list[Chosen] | None:
-    """The nodes of the zone that has the least room to spare; of a site without zones, the whole site."""
+    """The nodes of the zone with the least room to spare, and the fewest nodes; a site may be one zone."""
     zones: dict[tuple[str, str], list[tuple[NodeId, int]]] = {}
     for node, ranks in room(draft, shape):
         place = draft.nodes[node].node
         zones.setdefault((place.site, place.zone), []).append((node, ranks))
     enough = [
-        (sum(ranks for _, ranks in rooms), zone)
+        (sum(ranks for _, ranks in rooms), len(rooms), zone)
         for zone, rooms in zones.items()
         if sum(ranks for _, ranks in rooms) >= shape.num_nodes
     ]
-    return _fill(iter(zones[min(enough)[1]]), shape.num_nodes) if enough else None
+    return _fill(iter(zones[min(enough)[2]]), shape.num_nodes) if enough else None
 
 
 def placements(draft: Draft, shape: Shape, chosen: list[Chosen]) -> tuple[Placement, ...]:

@@ -19,7 +19,8 @@ from steersman.decide.pack import Packer, is_due
 from steersman.model.decisions import Placement
 from steersman.model.demand import Ask, Basis, PackingUpdate
 from steersman.model.devices import will_do
-from steersman.model.ids import NodeId
+from steersman.model.fleet import Node
+from steersman.model.ids import DeviceId, NodeId
 from steersman.model.resources import ALTERNATIVES, ANY_KIND, WHOLE_MILLI
 from steersman.model.snapshot import NodeState, Shape, Snapshot
 from steersman.model.table import Table, TableEditor
@@ -29,16 +30,31 @@ from steersman.state.draft import Draft
 
 
 class Flavor(NamedTuple):
-    """What nodes have in common that decides who may go there. `kind` is empty without devices."""
+    """What nodes have in common that decides who may go there.
 
-    kind: str
+    `kinds` of their devices; whether all of these may be shared by time slices (`sliced`) and any of them be
+    cut into MIG instances (`cut`).
+    """
+
+    kinds: tuple[str, ...]
     sliced: bool
+    cut: bool
     pool: str
 
     @property
     def name(self) -> str:
         """Its name among the packer's models: the kind, where nothing else tells flavors apart."""
-        return self.kind + ("" if self.sliced else "/whole") + (f"@{self.pool}" if self.pool else "")
+        return (
+            "".join(self.kinds) + ("" if self.sliced else "/whole") + (f"@{self.pool}" if self.pool else "")
+        )
+
+
+class Look(NamedTuple):
+    """What follows from a node as it was declared: its flavor, and its devices by id."""
+
+    node: Node
+    flavor: Flavor
+    devices: tuple[DeviceId, ...]
 
 
 class Placer:
@@ -48,10 +64,8 @@ class Placer:
         self._packer = Packer()
         self._synced: Table[NodeState] = Table()
         self._ahead: set[NodeId] = set()
-        self._flavors: dict[NodeId, Flavor] = {}
-        self._counts: dict[Flavor, int] = {}
-        self._mixed: set[NodeId] = set()
-        self._mig: set[NodeId] = set()
+        self._looks: dict[NodeId, Look] = {}
+        self._flavors: dict[Flavor, int] = {}
         self._will_do: dict[tuple[str, bool, tuple[str, ...]], tuple[str, ...] | None] = {}
         self._basis = Basis()
         self._known = True  # whether the packer has been told of it as the flavors are now
@@ -85,7 +99,7 @@ class Placer:
             return None
         node = NodeId(found.node)
         self._ahead.add(node)
-        devices = sorted(device.id for device in draft.nodes[node].node.devices)
+        devices = self._looks[node].devices
         return Placement(
             rank=0,
             node=node,
@@ -97,37 +111,40 @@ class Placer:
 
     def has_mixed(self) -> bool:
         """Whether there are nodes with several kinds of devices, which the packer does not see."""
-        return bool(self._mixed)
+        return any(len(flavor.kinds) > 1 for flavor in self._flavors)
 
     def has_mig(self) -> bool:
         """Whether any device may be cut into MIG instances."""
-        return bool(self._mig)
+        return any(flavor.cut for flavor in self._flavors)
 
     def _take(self, names: Iterable[NodeId], nodes: Table[NodeState] | TableEditor[NodeState]) -> None:
+        """Nodes that may have changed, as they are now."""
         for name in sorted(names):
             state = nodes.get(name)
-            state = None if state is None or not takes_work(state) else state
-            flavor = None if state is None else flavor_of(state)
-            self._note(name, flavor)
-            _keep(self._mixed, name, wanted=state is not None and flavor is None)
-            _keep(self._mig, name, wanted=state is not None and offers_mig(state))
-            if state is None or flavor is None:
+            if state is None or not takes_work(state):
+                self._note(name, None)
+                self._packer.drop(name)
+                continue
+            look = self._looks.get(name)
+            if look is None or look.node is not state.node:
+                look = look_at(state.node)
+                self._note(name, look)
+            if len(look.flavor.kinds) > 1:
                 self._packer.drop(name)
             else:
-                self._packer.put(as_packed(state, flavor))
+                self._packer.put(as_packed(state, look))
 
-    def _note(self, name: NodeId, flavor: Flavor | None) -> None:
-        """Keep the set of flavors; what was worked out from it is worked out anew when it changes."""
-        before = self._flavors.pop(name, None)
-        if flavor is not None:
-            self._flavors[name] = flavor
-        if before == flavor:
-            return
-        for each, by in ((before, -1), (flavor, 1)):
+    def _note(self, name: NodeId, look: Look | None) -> None:
+        """Keep count of the flavors; what was worked out from them is worked out anew when they change."""
+        before = self._looks.pop(name, None)
+        if look is not None:
+            self._looks[name] = look
+        for each, by in ((before, -1), (look, 1)):
             if each is not None:
-                count = self._counts.pop(each, 0) + by
-                self._counts |= {each: count} if count else {}
-                if count in (0, by):  # it is gone, or new
+                count = self._flavors.pop(each.flavor, 0) + by
+                if count:
+                    self._flavors[each.flavor] = count
+                if count in (0, by):  # the last of them, or the first
                     self._will_do, self._known = {}, False
 
     def _named(self, counts: Mapping[Ask, int]) -> dict[Ask, int]:
@@ -145,27 +162,21 @@ class Placer:
         """The flavors that will do, by name; empty: all of them. None: there is none."""
         where = (asked, part, pools)
         if where not in self._will_do:
-            good = [
+            seen = [flavor for flavor in self._flavors if len(flavor.kinds) < 2]
+            good = {
                 flavor.name
-                for flavor in self._counts
+                for flavor in seen
                 if (flavor.sliced or not part)
-                and (not asked or will_do(asked, flavor.kind))
+                and (not asked or will_do(asked, "".join(flavor.kinds)))
                 and (not pools or flavor.pool in pools)
-            ]
-            everyone = len(good) == len(self._counts) or (asked == ANY_KIND and not part and not pools)
+            }
+            everyone = len(good) == len({flavor.name for flavor in seen})
             self._will_do[where] = None if not good else () if everyone else tuple(sorted(good))
         return self._will_do[where]
 
     def _models(self, shape: Shape) -> tuple[str, ...] | None:
         asked = shape.accelerators[0][0] if shape.accelerators else ""
         return self._flavors_for(asked, shape.device_milli < WHOLE_MILLI, shape.pools)
-
-
-def _keep(names: set[NodeId], name: NodeId, *, wanted: bool) -> None:
-    if wanted:
-        names.add(name)
-    else:
-        names.discard(name)
 
 
 def is_for_packer(shape: Shape) -> bool:
@@ -178,28 +189,25 @@ def is_for_packer(shape: Shape) -> bool:
     )
 
 
-def offers_mig(state: NodeState) -> bool:
-    """Whether one of its devices may be cut into MIG instances."""
-    return any("mig" in device.sharing for device in state.node.devices)
+def look_at(node: Node) -> Look:
+    """What follows from a node's declaration."""
+    flavor = Flavor(
+        kinds=tuple(sorted({device.kind for device in node.devices})),
+        sliced=all("time-slice" in device.sharing for device in node.devices),
+        cut=any("mig" in device.sharing for device in node.devices),
+        pool=node.pool,
+    )
+    return Look(node, flavor, tuple(sorted(device.id for device in node.devices)))
 
 
-def flavor_of(state: NodeState) -> Flavor | None:
-    """The flavor of a node; None when it has several kinds of devices."""
-    kinds = {device.kind for device in state.node.devices}
-    if len(kinds) > 1:
-        return None
-    sliced = all("time-slice" in device.sharing for device in state.node.devices)
-    return Flavor(next(iter(kinds), ""), sliced, state.node.pool)
-
-
-def as_packed(state: NodeState, flavor: Flavor) -> PackNode:
+def as_packed(state: NodeState, look: Look) -> PackNode:
     """The node as the packer sees it: what is free for new work, devices in thousandths, by id."""
-    left = {share.device: share.free_milli for share in state.shares if not share.instances}
-    left |= dict.fromkeys(state.free_devices, WHOLE_MILLI)
-    devices = [left.get(device, 0) for device in sorted(device.id for device in state.node.devices)]
-    kept = dict(state.reserved_accelerators).get(flavor.kind, 0)
-    for index in range(len(devices)):
+    left = dict.fromkeys(state.free_devices, WHOLE_MILLI)
+    left |= {share.device: share.free_milli for share in state.shares}
+    devices = [left.get(device, 0) for device in look.devices]
+    kept = sum(count for _, count in state.reserved_accelerators)
+    for index in range(len(devices) if kept or state.reserved_shares else 0):
         if state.reserved_shares or (kept > 0 and devices[index] == WHOLE_MILLI):
             kept -= devices[index] == WHOLE_MILLI
             devices[index] = 0
-    return PackNode(state.node.id, flavor.name, free_cores(state), free_memory(state), tuple(devices))
+    return PackNode(state.node.id, look.flavor.name, free_cores(state), free_memory(state), tuple(devices))

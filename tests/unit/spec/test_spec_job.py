@@ -221,7 +221,7 @@ def test_a_warning_is_given_once() -> None:
         ("{mig_profile: 3g.20gb}", "is an instance of one accelerator"),
         ("{accelerators: A100, mig_profile: 3g.71gb}", "no A100 has the profile 3g.71gb"),
         ("{accelerators: T4, mig_profile: 1g.5gb}", "no T4 has the profile"),
-        ("{accelerators: A100, mig_profile: small}", "3g.20gb"),
+        ("{accelerators: A100, mig_profile: small}", "cannot be a MIG profile"),
         ("{accelerators: [[A100]]}", "an accelerator is wanted here, and this is a list"),
         ("[a]", "`resources` is a mapping of keys, and this is a list"),
         ("{use_spot: yes}", "'yes' is neither `true` nor `false`"),
