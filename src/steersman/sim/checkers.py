@@ -205,6 +205,23 @@ def one_live_run(history: History) -> Violations:
     return found
 
 
+def gangs_are_whole(history: History) -> Violations:
+    """Every run is begun with each of the ranks that its workload was declared with, once."""
+    found: Violations = []
+    sizes: dict[str, int] = {}
+    for position, event in history:
+        if isinstance(event, WorkloadDeclared):
+            sizes[event.workload.name] = event.workload.body.num_nodes
+        for decision in _decisions(event):
+            if isinstance(decision, Spawn):
+                sizes[decision.job.name] = decision.job.body.num_nodes
+            elif isinstance(decision, Start):
+                ranks, size = [at.rank for at in decision.placements], sizes.get(decision.workload, 0)
+                if ranks != list(range(size)):
+                    found.append(f"{position}: {decision.run} begins with ranks {ranks}, declared are {size}")
+    return found
+
+
 def decided_before_seen(history: History) -> Violations:
     """Nothing is recorded of a rank before the decision that began it."""
     found: Violations = []
@@ -307,13 +324,14 @@ def no_orphans(evidence: Evidence) -> Violations:
 
 
 def no_lost_exits(evidence: Evidence) -> Violations:
-    """Every program that began and ended has one recorded end that counts, and it is its own."""
-    counted: dict[RankKey, list[RankExited]] = {}
+    """Every program that began and ended has one recorded end that counts, and it is its own, or its node's."""
+    counted: dict[RankKey, list[RankExited | NodeHealth]] = {}
     leases = _Leases()
     for _, event in evidence.history:
         leases.feed(event)
-        if isinstance(event, RankExited) and leases.effective:
-            counted.setdefault(leases.effective[0], []).append(event)
+        if isinstance(event, RankExited | NodeHealth):
+            for key in leases.effective:
+                counted.setdefault(key, []).append(event)
         for decision in _decisions(event):
             if isinstance(decision, Start):
                 leases.take(decision)
@@ -324,17 +342,36 @@ def no_lost_exits(evidence: Evidence) -> Violations:
     return found
 
 
-def _end_kept(life: Life, ends: Sequence[RankExited]) -> Iterator[str]:
+def _end_kept(life: Life, ends: Sequence[RankExited | NodeHealth]) -> Iterator[str]:
     name = _named(life.key)
     if len(ends) != 1:
         yield f"{name} ended and {len(ends)} of its recorded ends count"
         return
+    end = ends[0]
+    if isinstance(end, NodeHealth):
+        return  # whoever was on a dead node could not be asked
     knows = life.exit_code is not None or life.signal is not None
-    if knows and (ends[0].exit_code, ends[0].signal) != (life.exit_code, life.signal):
+    if knows and (end.exit_code, end.signal) != (life.exit_code, life.signal):
         yield (
             f"{name} ended with code {life.exit_code}, signal {life.signal}; recorded are"
-            f" code {ends[0].exit_code}, signal {ends[0].signal} ({ends[0].cause})"
+            f" code {end.exit_code}, signal {end.signal} ({end.cause})"
         )
+
+
+def nobody_is_lost(evidence: Evidence) -> Violations:
+    """Of everything declared the last that was decided is its end, or why it has to wait."""
+    last: dict[str, str] = {}
+    for _, event in evidence.history:
+        if isinstance(event, WorkloadDeclared) and event.restarts:
+            last[event.workload.name] = "its declaration"
+        for decision in _decisions(event):
+            if decision.workload in last:
+                last[decision.workload] = type(decision).__name__
+    return [
+        f"the last that is known of {name} is {what}"
+        for name, what in sorted(last.items())
+        if what not in ("Finish", "Forget", "Hold")
+    ]
 
 
 def acknowledged_is_kept(evidence: Evidence) -> Violations:
@@ -357,6 +394,7 @@ OF_HISTORY: tuple[Callable[[History], Violations], ...] = (
     epochs_rise,
     leases_fit,
     one_live_run,
+    gangs_are_whole,
     decided_before_seen,
     ends_agree,
     final_is_final,
@@ -364,14 +402,18 @@ OF_HISTORY: tuple[Callable[[History], Violations], ...] = (
 OF_EVIDENCE: tuple[Callable[[Evidence], Violations], ...] = (
     begun_once,
     decided_before_done,
-    no_orphans,
-    no_lost_exits,
     acknowledged_is_kept,
     let_go_before_told,
 )
+AT_REST: tuple[Callable[[Evidence], Violations], ...] = (no_orphans, no_lost_exits, nobody_is_lost)
 
 
 def violations(evidence: Evidence) -> Violations:
-    """Everything that any checker finds, each with the checker's name."""
+    """Everything that any checker finds once all is at rest, each with the checker's name."""
+    return always(evidence) + [f"{check.__name__}: {item}" for check in AT_REST for item in check(evidence)]
+
+
+def always(evidence: Evidence) -> Violations:
+    """What is wrong at whatever instant it is found."""
     found = [f"{check.__name__}: {item}" for check in OF_HISTORY for item in check(evidence.history)]
     return found + [f"{check.__name__}: {item}" for check in OF_EVIDENCE for item in check(evidence)]

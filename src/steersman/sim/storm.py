@@ -196,9 +196,7 @@ class Storm:
             self.crashes += 1
             await self.planes[-1].kill()
         for _ in range(CLIENT_TRIES_MAX):
-            plane = Plane(
-                self, self._sensor, skew_ms=self.chance.choice((0, 0, 0, -5_000, 5_000, -3_600_000))
-            )
+            plane = Plane(self, self._sensor, skew_ms=self._skew_ms())
             self.planes.append(plane)
             beginning = asyncio.create_task(plane.begin())
             while not beginning.done():
@@ -207,6 +205,10 @@ class Storm:
                 return plane
             self.weather = Weather()
         raise AssertionError(f"seed {self.seed}: no plane could begin in fair weather")
+
+    def _skew_ms(self) -> int:
+        """By how much the clock of the next plane is wrong."""
+        return self.chance.choice((0, 0, 0, -5_000, 5_000, -3_600_000))
 
     async def _step(self) -> None:
         plane, chance = await self._plane(), self.chance
