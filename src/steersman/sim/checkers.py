@@ -10,7 +10,7 @@ one for each of them.
 durable at the instant when the program began, or was first told to end: an intent must lie at or before them.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -303,19 +303,19 @@ def decided_before_done(evidence: Evidence) -> Violations:
 _NEVER = 1 << 62
 
 
-def _live_at_end(history: History) -> Mapping[RankKey, Placement]:
+def _at_end(history: History) -> _Leases:
     leases = _Leases()
     for _, event in history:
         leases.feed(event)
         for decision in _decisions(event):
             if isinstance(decision, Start):
                 leases.take(decision)
-    return leases.held
+    return leases
 
 
 def no_orphans(evidence: Evidence) -> Violations:
     """Every live object has a live lease, and every live lease that was begun has a live object."""
-    held = _live_at_end(evidence.history)
+    held = _at_end(evidence.history).held
     alive = {life.key for life in evidence.lives if life.live}
     begun = {life.key for life in evidence.lives if life.starts}
     orphans = [f"{_named(key)} lives and the journal knows of no lease" for key in sorted(alive - set(held))]
@@ -359,7 +359,9 @@ def _end_kept(life: Life, ends: Sequence[RankExited | NodeHealth]) -> Iterator[s
 
 
 def nobody_is_lost(evidence: Evidence) -> Violations:
-    """Of everything declared the last that was decided is its end, or why it has to wait."""
+    """Everything declared runs, or the last that was decided of it is its end, or why it has to wait."""
+    leases = _at_end(evidence.history)
+    runs = {leases.workload[key.run] for key in leases.held}
     last: dict[str, str] = {}
     for _, event in evidence.history:
         if isinstance(event, WorkloadDeclared) and event.restarts:
@@ -370,7 +372,7 @@ def nobody_is_lost(evidence: Evidence) -> Violations:
     return [
         f"the last that is known of {name} is {what}"
         for name, what in sorted(last.items())
-        if what not in ("Finish", "Forget", "Hold")
+        if name not in runs and what not in ("Finish", "Forget", "Hold")
     ]
 
 
