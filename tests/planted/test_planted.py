@@ -18,7 +18,7 @@ from tests.properties.fingerprint import state_bytes
 from tests.properties.strategies import Story, play, told_by
 from tests.scenarios.home import Home, declared, job
 
-from steersman.decide import fit, preempt, recover, schedule
+from steersman.decide import fit, preempt, recover, schedule, start
 from steersman.model import table
 from steersman.model.decisions import Decision, Placement, Requeue
 from steersman.model.events import NodeHealth
@@ -91,7 +91,7 @@ def _starts_anywhere(patch: Patch) -> None:
 
 def _starts_half_a_gang(patch: Patch) -> None:
     real = fit.placements
-    patch.setattr(schedule, "placements", lambda draft, shape, chosen: real(draft, shape, chosen)[:1])
+    patch.setattr(start, "placements", lambda draft, shape, chosen: real(draft, shape, chosen)[:1])
 
 
 def _preempts_what_cannot_resume(patch: Patch) -> None:

@@ -1,10 +1,11 @@
-"""Every story of a small world up to a depth, told by the real engine: 3 nodes, 3 workloads, 4 kinds of fault.
+"""Every story of a small world up to a depth, told by the real engine: 3 nodes, 3 workloads, 4 faults.
 
     python -m tests.sim.small_world [--depth N] [--seconds N]
 
 Theory of operation. Most bugs show in small worlds if all of it is looked at. A story is a path of letters:
 what clients ask, time that passes, and faults (a node is lost, a rank is killed, the control plane is killed,
-now or at the nth boundary from now on, and outages: of the journal, of the driver's eyes, of its answers).
+now or at the nth boundary from now on, and comes back, perhaps with a clock that is late; outages: of the
+journal, of the driver's eyes, of its answers).
 Breadth first, every letter that means something is tried in every state. A path is told anew to a fresh home
 (real engine, sensor, deciders and fold; simulated driver and journal), so nothing has to be copied. After its
 last letter every checker of what must always hold is asked; two paths into one state (times counted from now,
@@ -19,12 +20,13 @@ depth that is reported.
 import argparse
 import asyncio
 import contextlib
+import gc
 import math
 import multiprocessing
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Literal, NamedTuple, Self
 
@@ -36,7 +38,6 @@ from steersman.journal import MemoryJournal
 from steersman.model.errors import SteersmanError
 from steersman.model.events import (
     Decided,
-    Event,
     FleetDeclared,
     NodeHealth,
     PolicySet,
@@ -47,11 +48,11 @@ from steersman.model.events import (
 from steersman.model.fleet import Fleet, Node
 from steersman.model.ids import DeviceId, NodeId, WorkloadName
 from steersman.model.resources import Device, Resources
-from steersman.model.snapshot import FINAL_PHASES, Run, Snapshot, WorkloadState
+from steersman.model.snapshot import FINAL_PHASES, Run, Snapshot
 from steersman.model.workload import CheckpointPolicy, Job, Retry, Workload
 from steersman.ports.driver import RankKey, RankReport, StartOrder
 from steersman.sensors.runs import RunSensor
-from steersman.sim.checkers import Evidence, always, violations
+from steersman.sim.checkers import always, violations
 from steersman.sim.driver import Behaviour
 from steersman.sim.plane import InlineExecutor, Weather
 from steersman.sim.storm import CLIENT_PAUSE_MS, GIB, POLICY, Storm
@@ -102,6 +103,7 @@ PROGRAMS = {
 
 PASS_MS = 1_000
 SETTLE_MAX = 6
+COLLECT_EVERY = 32
 ROOTS: tuple[Story, ...] = (
     (),
     ("up low", "up gang", "up top"),
@@ -110,6 +112,8 @@ ROOTS: tuple[Story, ...] = (
 """An empty home, one where all three come at once, one where the low one has to yield."""
 KILLED_AT = (0, 1, 2, 3, 5, 8)
 """The control plane is killed now (0) or at the so manyth boundary that it passes from now on."""
+LATE_MS = -3_600_000
+"""By how much the clock of a plane that is restarted late is behind that of the one before."""
 FAULTS = ("lose", "crash", "kill", "outage")
 
 
@@ -118,12 +122,13 @@ class SmallWorld(Storm):
 
     def __init__(self) -> None:
         super().__init__(0, MemoryJournal(), RunSensor)
+        self.skew_ms = 0
         self.lost: set[str] = set()
         self._at: dict[RankKey, str] = {}
         self._saying: dict[str, asyncio.Task[None] | None] = {}
 
     def _skew_ms(self) -> int:
-        return 0
+        return self.skew_ms
 
     def _program(self, order: StartOrder) -> Behaviour:
         if order.placement.node in self.lost:
@@ -155,7 +160,7 @@ class SmallWorld(Storm):
         running = {report.key.run for report in self.driver.everything() if report.state == "running"}
         yield from (f"crash {run.workload}" for id_, run in snapshot.runs.sorted_items() if id_ in running)
         if plane.dead:
-            yield "restart"
+            yield from ("restart", "restart late")
         elif plane.armed() is None:
             yield from (f"kill {nth}" for nth in KILLED_AT)
         yield from ("outage journal", "outage eyes", "outage answers")
@@ -163,7 +168,6 @@ class SmallWorld(Storm):
     async def tell(self, letter: str) -> None:
         """Let it happen, and the home do what it does about it at once."""
         kind, _, what = letter.partition(" ")
-        plane = self.planes[-1]
         match kind:
             case "pass":
                 await self.clock.advance(PASS_MS)
@@ -174,21 +178,27 @@ class SmallWorld(Storm):
                 self._submit(StopRequested(workload=WorkloadName(what)))
             case "down":
                 self._submit(RemoveRequested(workload=WorkloadName(what)))
+            case "restart":
+                self.skew_ms = LATE_MS if what else 0
+                await self._plane()
+            case _:
+                await self._fault(kind, what)
+        await self._settle()
+
+    async def _fault(self, kind: str, what: str) -> None:
+        match kind:
             case "lose":
                 self._lose(what)
             case "back":
                 self._find_again(what)
             case "crash":
                 self._crash(what)
-            case "restart":
-                await self._plane()
-            case "kill" if what == "0":
-                await plane.kill()
-            case "kill":
-                plane.arm("*", int(what))
             case "outage":
                 self._outage(what)
-        await self._settle()
+            case "kill" if what == "0":
+                await self.planes[-1].kill()
+            case _:
+                self.planes[-1].arm("*", int(what))
 
     def _lose(self, node: str) -> None:
         """Its programs are gone, nothing of them can be seen, and somebody says so."""
@@ -219,7 +229,8 @@ class SmallWorld(Storm):
     def _crash(self, workload: str) -> None:
         for report in self.driver.everything():
             if report.state == "running" and report.key.run.startswith(f"{workload}."):
-                return self.driver.kill(report.key)
+                self.driver.kill(report.key)
+                return
 
     def _outage(self, of: str) -> None:
         weather = self.weather
@@ -274,9 +285,11 @@ class SmallWorld(Storm):
 
     async def close(self) -> None:
         """End every task."""
-        for task in self._clients:
-            task.cancel()
         await self.planes[-1].kill()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     def key(self) -> object:
         """The state, with times counted from now and runs by their order: equal keys, equal futures, up to
@@ -288,7 +301,7 @@ class SmallWorld(Storm):
         waiting = sum(not task.done() for task in self._clients)
         return (
             _workloads_key(snapshot, names),
-            [_run_key(run, names, now_ms) for _, run in snapshot.runs.sorted_items()],
+            [_run_key(run, names, snapshot.now_ms) for _, run in snapshot.runs.sorted_items()],
             [(name, node.health) for name, node in snapshot.nodes.sorted_items()],
             [_object_key(item, names, now_ms) for item in self.driver.everything()],
             (msgspec.structs.astuple(self.weather), sorted(self.lost), plane.dead, plane.armed(), waiting),
@@ -319,7 +332,10 @@ def _workloads_key(snapshot: Snapshot, names: dict[str, int]) -> object:
 def _run_key(run: Run, names: dict[str, int], now_ms: int) -> object:
     return (
         (names[run.id], run.state, run.stop, run.saved_ms is None),
-        [None if at_ms is None else now_ms - at_ms for at_ms in (run.decided_ms, run.started_ms, run.stop_ms)],
+        [
+            None if at_ms is None else now_ms - at_ms
+            for at_ms in (run.decided_ms, run.started_ms, run.stop_ms)
+        ],
         [(rank.placement.node, rank.started_ms is None, rank.end, rank.unknown) for rank in run.ranks],
     )
 
@@ -357,10 +373,16 @@ class Teller:
 
     def __init__(self) -> None:
         self._seen: set[bytes] = set()
+        self._runner = asyncio.Runner()
+        self._told = 0
 
     def visit(self, story: Story) -> Visit:
         """Tell one to a fresh home."""
-        return asyncio.run(self._visit(story))
+        self._told += 1
+        if self._told % COLLECT_EVERY == 0:  # an engine takes what is there at its start for lasting
+            gc.unfreeze()
+            gc.collect()
+        return self._runner.run(self._visit(story))
 
     async def _visit(self, story: Story) -> Visit:
         world = SmallWorld()
@@ -387,13 +409,16 @@ class Search:
     `whole` is the number of letters up to which everything was looked at.
     """
 
-    def __init__(self, tell: Callable[[Iterable[Story]], Iterator[Visit]]) -> None:
+    def __init__(
+        self, tell: Callable[[Iterable[Story]], Iterator[Visit]], roots: Sequence[Story] = ROOTS
+    ) -> None:
         self.stories = 0
         self.whole = -1
         self.decided: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self.found: tuple[Story, tuple[str, ...]] | None = None
         self._tell = tell
+        self._roots = roots
         self._states: set[bytes] = set()
 
     @property
@@ -404,7 +429,7 @@ class Search:
     def run(self, depth: int, seconds: float = math.inf) -> Self:
         """Look at everything up to a depth, or until the time is over or something is broken."""
         until = time.monotonic() + seconds
-        level: list[Story] = list(ROOTS)
+        level = list(self._roots)
         while self.whole < depth:
             following: list[Story] = []
             for story, visit in zip(level, self._tell(level), strict=True):
@@ -423,9 +448,9 @@ class Search:
         return self
 
 
-def search(depth: int) -> Search:
+def search(depth: int, roots: Sequence[Story] = ROOTS) -> Search:
     """In this process."""
-    return Search(partial(map, Teller().visit)).run(depth)
+    return Search(partial(map, Teller().visit), roots).run(depth)
 
 
 _TELLER = Teller()

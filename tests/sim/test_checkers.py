@@ -93,6 +93,7 @@ FOREIGN = replace(START, placements=(replace(PLACED, node=NodeId("elsewhere")),)
 GANG = replace(DECLARED, workload=replace(DECLARED.workload, body=Job(run="x", num_nodes=2)))
 BAD_HISTORIES: list[tuple[str, Sequence[Event], str]] = [
     ("epochs_rise", [ControlPlaneStarted(epoch=1, build="", boot_id="")], "epoch 1 after epoch 1"),
+    ("time_never_goes_back", [Observed(now_ms=5), Observed(now_ms=4)], "4 is now, and before that 5 was"),
     ("leases_fit", [decided(START, OTHER)], "120 bytes are leased on n"),
     ("leases_fit", [decided(replace(START, placements=(replace(PLACED, cpu_milli=2_001),)))],
      "2001 millicores"),
@@ -140,6 +141,7 @@ RIGHT_HISTORIES: list[Sequence[Event]] = [
     [decided(SHOP_FORGET), SHOP, decided(SPAWN)],
     [decided(FINISH), decided(FORGET), decided(SPAWN), decided(START)],
     [decided(START), STARTED, READY],
+    [Observed(now_ms=5), Observed(now_ms=5)],
 ]
 
 

@@ -22,6 +22,7 @@ from steersman.model.events import (
     Event,
     FleetDeclared,
     NodeHealth,
+    Observed,
     RankExited,
     RankReady,
     RankStarted,
@@ -138,6 +139,18 @@ def epochs_rise(history: History) -> Violations:
             if event.epoch <= highest:
                 found.append(f"{position}: epoch {event.epoch} after epoch {highest}: nothing is fenced")
             highest = max(highest, event.epoch)
+    return found
+
+
+def time_never_goes_back(history: History) -> Violations:
+    """What the deciders take for now is never before what they took for now before, whatever clocks say."""
+    found: Violations = []
+    latest = 0
+    for position, event in history:
+        if isinstance(event, Observed):
+            if event.now_ms < latest:
+                found.append(f"{position}: {event.now_ms} is now, and before that {latest} was")
+            latest = max(latest, event.now_ms)
     return found
 
 
@@ -324,7 +337,7 @@ def no_orphans(evidence: Evidence) -> Violations:
 
 
 def no_lost_exits(evidence: Evidence) -> Violations:
-    """Every program that began and ended has one recorded end that counts, and it is its own, or its node's."""
+    """Every program that began and ended has one recorded end that counts: its own, or its node's."""
     counted: dict[RankKey, list[RankExited | NodeHealth]] = {}
     leases = _Leases()
     for _, event in evidence.history:
@@ -394,6 +407,7 @@ def let_go_before_told(evidence: Evidence) -> Violations:
 OF_HISTORY: tuple[Callable[[History], Violations], ...] = (
     without_gap,
     epochs_rise,
+    time_never_goes_back,
     leases_fit,
     one_live_run,
     gangs_are_whole,
