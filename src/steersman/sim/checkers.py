@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
-from steersman.model.decisions import Decision, Finish, Forget, Placement, Spawn, Start, Stop
+from steersman.model.decisions import Decision, Finish, Forget, Placement, Requeue, Spawn, Start, Stop
 from steersman.model.events import (
     CheckpointSaved,
     ControlPlaneStarted,
@@ -27,7 +27,9 @@ from steersman.model.events import (
     RankReady,
     RankStarted,
     RankUnknown,
+    RemoveRequested,
     ServiceDeclared,
+    StopRequested,
     WorkloadDeclared,
 )
 from steersman.model.fleet import Node
@@ -288,6 +290,38 @@ def final_is_final(history: History) -> Violations:
     return found
 
 
+def nothing_stale_is_decided(history: History) -> Violations:
+    """What is told to end lives and was not told yet; what is judged has ended; who starts is wanted."""
+    found: Violations = []
+    leases = _Leases()
+    told: set[str] = set()
+    unwanted: set[str] = set()
+    for position, event in history:
+        leases.feed(event)
+        if isinstance(event, StopRequested | RemoveRequested):
+            unwanted.add(event.workload)
+        elif isinstance(event, WorkloadDeclared | ServiceDeclared):
+            unwanted.discard(
+                event.workload.name if isinstance(event, WorkloadDeclared) else event.service.name
+            )
+        for decision in _decisions(event):
+            runs = {key.run for key in leases.held if leases.workload[key.run] == decision.workload}
+            kind = type(decision).__name__
+            if isinstance(decision, Stop):
+                if decision.run not in runs or decision.run in told:
+                    found.append(
+                        f"{position}: {decision.run} is told to end and has ended, or was told before"
+                    )
+                told.add(decision.run)
+            elif isinstance(decision, Start) and decision.workload in unwanted:
+                found.append(f"{position}: {decision.run} begins and nobody wants it any more")
+            elif isinstance(decision, Requeue | Finish | Forget) and runs:
+                found.append(f"{position}: {kind} of {decision.workload}, which still has {sorted(runs)}")
+            if isinstance(decision, Start):
+                leases.take(decision)
+    return found
+
+
 # ---- the journal against the world ------------------------------------------------------------------------
 
 
@@ -414,6 +448,7 @@ OF_HISTORY: tuple[Callable[[History], Violations], ...] = (
     decided_before_seen,
     ends_agree,
     final_is_final,
+    nothing_stale_is_decided,
 )
 OF_EVIDENCE: tuple[Callable[[Evidence], Violations], ...] = (
     begun_once,
