@@ -19,7 +19,6 @@ depth that is reported.
 
 import argparse
 import asyncio
-import contextlib
 import gc
 import math
 import multiprocessing
@@ -28,14 +27,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Literal, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import msgspec
 from tests.properties.checkers import SNAPSHOT_LAWS
 from tests.properties.counting import View
 
 from steersman.journal import MemoryJournal
-from steersman.model.errors import SteersmanError
 from steersman.model.events import (
     Decided,
     FleetDeclared,
@@ -55,7 +53,7 @@ from steersman.sensors.runs import RunSensor
 from steersman.sim.checkers import always, violations
 from steersman.sim.driver import Behaviour
 from steersman.sim.plane import InlineExecutor, Weather
-from steersman.sim.storm import CLIENT_PAUSE_MS, GIB, POLICY, Storm
+from steersman.sim.storm import GIB, POLICY, Storm
 from steersman.state.fold import fold
 
 Story = tuple[str, ...]
@@ -125,7 +123,7 @@ class SmallWorld(Storm):
         self.skew_ms = 0
         self.lost: set[str] = set()
         self._at: dict[RankKey, str] = {}
-        self._saying: dict[str, asyncio.Task[None] | None] = {}
+        self._saying: dict[str, asyncio.Task[None]] = {}
 
     def _skew_ms(self) -> int:
         return self.skew_ms
@@ -206,25 +204,23 @@ class SmallWorld(Storm):
         for key, at in self._at.items():
             if at == node:
                 self.driver.vanish(key)
-        self._clients.add(asyncio.create_task(self._say(node)))
+        self._say(NodeHealth(node=NodeId(node), health="dead"))
 
     def _find_again(self, node: str) -> None:
         self.lost.discard(node)
-        self._clients.add(asyncio.create_task(self._say(node)))
+        self._say(NodeHealth(node=NodeId(node), health="alive"))
 
-    async def _say(self, node: str) -> None:
-        """Report how a node is until it is acknowledged: how it is then, not how it was."""
-        before = self._saying.get(node)
-        self._saying[node] = asyncio.current_task()
-        if before is not None:
-            before.cancel()
-        while True:
-            health: Literal["alive", "dead"] = "dead" if node in self.lost else "alive"
-            with contextlib.suppress(SteersmanError):
-                event = NodeHealth(node=NodeId(node), health=health)
-                self._acknowledged.append((await self.planes[-1].engine.submit([event]), event))
-                return
-            await self.clock.sleep_ms(CLIENT_PAUSE_MS)
+    def _say(self, health: NodeHealth) -> None:
+        """Report it once what was said of the node before is on record: nobody rejoins unmissed."""
+        before = self._saying.get(health.node)
+
+        async def say() -> None:
+            if before is not None:
+                await before
+            await self._client(health)
+
+        self._saying[health.node] = asyncio.create_task(say())
+        self._clients.add(self._saying[health.node])
 
     def _crash(self, workload: str) -> None:
         for report in self.driver.everything():
