@@ -5,8 +5,7 @@
 Theory of operation. Most bugs show in small worlds if all of it is looked at. A story is a path of letters:
 what clients ask, time that passes, and faults (a node is lost, a rank is killed, the control plane is killed,
 now or at the nth boundary from now on, and comes back, perhaps with a clock that is late; outages: of the
-journal, of the driver's eyes, of its answers).
-Breadth first, every letter that means something is tried in every state. A path is told anew to a fresh home
+journal, of the driver's eyes, of its answers). Breadth first, every letter that means something is tried in every state. A path is told anew to a fresh home
 (real engine, sensor, deciders and fold; simulated driver and journal), so nothing has to be copied. After its
 last letter every checker of what must always hold is asked; two paths into one state (times counted from now,
 runs by their order, no positions) go on as one.
@@ -25,7 +24,7 @@ import multiprocessing
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, Self
 
@@ -33,9 +32,11 @@ import msgspec
 from tests.properties.checkers import SNAPSHOT_LAWS
 from tests.properties.counting import View
 
+from steersman.engine.restore import replay
 from steersman.journal import MemoryJournal
 from steersman.model.events import (
     Decided,
+    Event,
     FleetDeclared,
     NodeHealth,
     PolicySet,
@@ -124,6 +125,7 @@ class SmallWorld(Storm):
         self.lost: set[str] = set()
         self._at: dict[RankKey, str] = {}
         self._saying: dict[str, asyncio.Task[None]] = {}
+        self._asked: dict[asyncio.Task[None], Event] = {}
 
     def _skew_ms(self) -> int:
         return self.skew_ms
@@ -134,6 +136,15 @@ class SmallWorld(Storm):
         self._began[order.key] = self.journal.head().position
         self._at[order.key] = order.placement.node
         return PROGRAMS[order.workload]
+
+    def _submit(self, event: Event) -> None:
+        self._ask(event, self._client(event))
+
+    def _ask(self, event: Event, asking: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(asking)
+        self._clients.add(task)
+        self._asked[task] = event
+        return task
 
     async def open(self) -> None:
         """A control plane over a fleet and nothing else."""
@@ -219,8 +230,7 @@ class SmallWorld(Storm):
                 await before
             await self._client(health)
 
-        self._saying[health.node] = asyncio.create_task(say())
-        self._clients.add(self._saying[health.node])
+        self._saying[health.node] = self._ask(health, say())
 
     def _crash(self, workload: str) -> None:
         for report in self.driver.everything():
@@ -288,19 +298,21 @@ class SmallWorld(Storm):
         await asyncio.gather(*left, return_exceptions=True)
 
     def key(self) -> object:
-        """The state, with times counted from now and runs by their order: equal keys, equal futures, up to
-        when a sensor looks next."""
+        """The state, with times counted from now and runs by their order: equal keys, equal futures, but for
+        what the engine remembers of the orders that it gave."""
         plane, now_ms = self.planes[-1], self.clock.now_ms()
-        snapshot = plane.engine.snapshot
+        snapshot = replay(self.journal, Snapshot())
         known = {*(key.run for key in self.driver.starts), *(run for run, _ in snapshot.runs.sorted_items())}
         names = {run: at for at, run in enumerate(sorted(known, key=_age))}
-        waiting = sum(not task.done() for task in self._clients)
+        wake_ms = self.clock.next_wake_ms()
         return (
             _workloads_key(snapshot, names),
             [_run_key(run, names, snapshot.now_ms) for _, run in snapshot.runs.sorted_items()],
             [(name, node.health) for name, node in snapshot.nodes.sorted_items()],
             [_object_key(item, names, now_ms) for item in self.driver.everything()],
-            (msgspec.structs.astuple(self.weather), sorted(self.lost), plane.dead, plane.armed(), waiting),
+            (msgspec.structs.astuple(self.weather), sorted(self.lost), plane.dead, plane.armed()),
+            [event for task, event in self._asked.items() if not task.done()],
+            (now_ms + self.skew_ms - snapshot.now_ms, None if wake_ms is None else wake_ms - now_ms),
         )
 
 
@@ -337,10 +349,10 @@ def _run_key(run: Run, names: dict[str, int], now_ms: int) -> object:
 
 
 def _object_key(report: RankReport, names: dict[str, int], now_ms: int) -> object:
-    times = (report.started_ms, None if report.ended_ms is None else now_ms)
+    lives = report.state != "exited" and report.started_ms is not None
     return (
         (names[report.key.run], report.key.rank, report.state, report.exit_code, report.signal, report.cause),
-        [None if at_ms is None or report.state == "exited" else now_ms - at_ms for at_ms in times],
+        now_ms - (report.started_ms or 0) if lives else None,
     )
 
 
