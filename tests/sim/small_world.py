@@ -5,10 +5,10 @@
 Theory of operation. Most bugs show in small worlds if all of it is looked at. A story is a path of letters:
 what clients ask, time that passes, and faults (a node is lost, a rank is killed, the control plane is killed,
 now or at the nth boundary from now on, and comes back, perhaps with a clock that is late; outages: of the
-journal, of the driver's eyes, of its answers). Breadth first, every letter that means something is tried in every state. A path is told anew to a fresh home
-(real engine, sensor, deciders and fold; simulated driver and journal), so nothing has to be copied. After its
-last letter every checker of what must always hold is asked; two paths into one state (times counted from now,
-runs by their order, no positions) go on as one.
+journal, of the driver's eyes, of its answers). Breadth first, every letter that means something is tried in
+every state. A path is told anew to a fresh home (real engine, sensor, deciders and fold; simulated driver and
+journal), so nothing has to be copied. After its last letter every checker of what must always hold is asked;
+two paths into one state (times counted from now, runs by their order, no positions) go on as one.
 
 In each new state the faults then stop, and within a bound everything declared must come to its end, with
 nothing left over: that is what "nobody starves" and "nothing leaks" mean here. The first violation of a
