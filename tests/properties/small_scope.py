@@ -16,7 +16,7 @@ The whole engine goes through such a world, with faults of the driver and the jo
 import argparse
 import sys
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from traceback import extract_tb
 
 from msgspec.structs import replace
@@ -171,13 +171,13 @@ def explore(states_max: int, visit: Callable[[Turn], None] = check_turn) -> Expl
     return found
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Search further than the tests do, and say what was looked at."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.properties.small_scope", description="all laws in every state of a small world"
     )
     parser.add_argument("--states", type=int, default=20_000, help="stop at so many states")
-    asked = parser.parse_args()
+    asked = parser.parse_args(argv)
     try:
         found = explore(asked.states)
     except Broken as broken:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from tests.properties.small_scope import FAULTS, Broken, explore
+from tests.properties.small_scope import FAULTS, Broken, explore, main
 
 from steersman.decide import fit, recover, start
 from steersman.model.policy import Policy
@@ -29,6 +29,14 @@ def test_every_law_holds_in_every_small_story() -> None:
         "Hold",
     }
     assert found.faults.keys() == set(FAULTS)
+
+
+def test_the_command_says_what_it_looked_at(monkeypatch: Patch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--states", "30"]) == 0
+    assert "states by" in capsys.readouterr().out
+    _starts_half_a_gang(monkeypatch)
+    assert main(["--states", "30"]) == 1
+    assert capsys.readouterr().out.startswith("broken by: up gang: gangs_start_whole")
 
 
 def _starts_half_a_gang(patch: Patch) -> None:

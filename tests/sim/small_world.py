@@ -468,25 +468,30 @@ def _visit(story: Story) -> Visit:
     return _TELLER.visit(story)
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Search with every core, and say what was looked at."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.sim.small_world", description="every story of a small world up to a depth"
     )
     parser.add_argument("--depth", type=int, default=3, help="letters after each root")
     parser.add_argument("--seconds", type=float, default=240, help="stop looking after so long")
-    asked = parser.parse_args()
+    asked = parser.parse_args(argv)
     with multiprocessing.Pool() as pool:
         done = Search(partial(pool.imap, _visit, chunksize=8)).run(asked.depth, asked.seconds)
         pool.terminate()
     print(f"{done.states} states by {done.stories} stories; everything up to {done.whole} letters")
     print("decided:", *(f"{kind} {count}" for kind, count in sorted(done.decided.items())))
     print("faults:", *(f"{kind}: {count};" for kind, count in sorted(done.faults.items())))
-    if done.found is None:
-        return 0 if done.whole == asked.depth else 2
-    story, broken = done.found
-    print("broken by: " + ", ".join(story), *broken, sep="\n  ")
-    return 1
+    if done.found is not None:
+        story, broken = done.found
+        print("broken by: " + ", ".join(story), *broken, sep="\n  ")
+        return 1
+    if done.whole < asked.depth:
+        print(
+            f"error: {asked.seconds:g} s were not enough for {asked.depth} letters; hint: --seconds, --depth"
+        )
+        return 2
+    return 0
 
 
 if __name__ == "__main__":

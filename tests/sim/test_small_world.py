@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from tests.sim import small_world
 from tests.sim.planting import CALM_MS_MAX
 from tests.sim.small_world import FAULTS, ROOTS, Story, search
 
@@ -44,6 +45,13 @@ def test_every_short_story_holds() -> None:
     assert done.states >= STATES_MIN
     assert set(done.decided) == DECIDED
     assert {letter.split()[0] for letter in done.faults} == set(FAULTS)
+
+
+def test_the_command_says_what_it_looked_at_and_what_it_did_not(capsys: pytest.CaptureFixture[str]) -> None:
+    assert small_world.main(["--depth", "0"]) == 0
+    assert "3 states by 3 stories; everything up to 0 letters" in capsys.readouterr().out
+    assert small_world.main(["--depth", "1", "--seconds", "0"]) == 2
+    assert "hint: --seconds" in capsys.readouterr().out
 
 
 def _starts_half_a_gang(patch: Patch) -> None:
