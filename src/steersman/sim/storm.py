@@ -265,14 +265,17 @@ class Storm:
         return [f"not calm after {CALM_MS_MAX} ms: {item}" for item in restless]
 
     async def _left(self) -> list[str]:
-        """Objects that live and serve nobody, or that nobody has forgotten though their run was judged."""
+        """Objects that live and serve nobody, or that nobody has forgotten though their run was judged, and
+        those that have just ended, which nobody has seen yet."""
         snapshot = self.planes[-1].engine.snapshot
-        return [
-            f"{report.key.run}/{report.key.rank} is {report.state} and not forgotten"
-            for report in await self.driver.observe()
-            if report.key.run not in snapshot.runs
-            or (report.state != "exited" and not _serves(snapshot, report.key.run))
-        ]
+        found = []
+        for report in await self.driver.observe():
+            run = snapshot.runs.get(report.key.run)
+            ended = report.state == "exited"
+            left = run is None or (not ended and not _serves(snapshot, report.key.run))
+            if left or (ended and run is not None and run.ranks[report.key.rank].end is None):
+                found.append(f"{report.key.run}/{report.key.rank} is {report.state} and not forgotten")
+        return found
 
     # Clients.
 
