@@ -176,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.properties.small_scope", description="all laws in every state of a small world"
     )
-    parser.add_argument("--states", type=int, default=20_000, help="stop at so many states")
+    parser.add_argument("--states", type=int, default=12_000, help="stop at so many states")
     asked = parser.parse_args(argv)
     try:
         found = explore(asked.states)
