@@ -83,7 +83,7 @@ format: $(STAMP)
 
 # --- proofs that take longer, each with its floors in bench/floors.toml or in its own text ---
 
-.PHONY: bench bench-serve bench-endure bench-decide chaos power-cut mutation
+.PHONY: bench bench-serve bench-endure bench-decide chaos power-cut mutation small-world
 bench: $(STAMP)
 	@$(BIN)/python -m bench.run $(ARGS)
 
@@ -107,6 +107,11 @@ power-cut: $(STAMP)
 
 mutation: $(STAMP)
 	@$(BIN)/python -m bench.mutation $(ARGS)
+
+# Every story of a small world up to a depth: deciders and fold, then the whole engine; 5 minutes on two cores.
+small-world: $(STAMP)
+	@$(BIN)/python -m tests.properties.small_scope
+	@$(BIN)/python -m tests.sim.small_world $(ARGS)
 
 # --- the rest ---
 

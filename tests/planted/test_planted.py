@@ -21,10 +21,20 @@ from tests.scenarios.home import Home, declared, job
 from steersman.decide import fit, preempt, recover, schedule, start
 from steersman.model import table
 from steersman.model.decisions import Decision, Placement, Requeue
-from steersman.model.events import NodeHealth
+from steersman.model.events import NodeHealth, Observed
 from steersman.model.ids import RunId, WorkloadName, run_id
 from steersman.model.policy import Policy
-from steersman.model.snapshot import Phase, Run, RunState, Shape, Snapshot, WorkloadState
+from steersman.model.snapshot import (
+    NodeState,
+    Phase,
+    RankEnd,
+    Run,
+    RunState,
+    Shape,
+    Signature,
+    Snapshot,
+    WorkloadState,
+)
 from steersman.state import apply, derive, fold, lease
 from steersman.state import draft as drafts
 from steersman.state.derive import WorkloadEntries
@@ -183,6 +193,52 @@ def _names_runs_by_their_try(patch: Patch) -> None:
     patch.setattr(start, "run_id", lambda name, _position: run_id(name, 1))
 
 
+def _preempts_its_equals(patch: Patch) -> None:
+    real = preempt.find
+    patch.setattr(preempt, "find", lambda draft, shape, priority: real(draft, shape, priority + 1))
+
+
+def _takes_a_redeclared_node_for_empty(patch: Patch) -> None:
+    real = lease.with_fleet_node
+
+    def with_fleet_node(draft: Draft, before: NodeState | None, after: NodeState) -> NodeState:
+        return replace(real(draft, before, after), free_devices=after.free_devices)
+
+    patch.setattr(fold, "with_fleet_node", with_fleet_node)
+
+
+def _ends_a_lease_by_time(patch: Patch) -> None:
+    real = fold._HANDLERS[Observed]
+
+    def handler(draft: Draft, event: Observed) -> None:
+        real(draft, event)
+        for (run,) in list(draft.live.since(())):
+            if draft.workloads[draft.runs[run].workload].overdue:
+                fold._end_rank(draft, run, 0, RankEnd(cause="lost"), None)
+
+    patch.setitem(fold._HANDLERS, Observed, handler)
+
+
+def _sorts_by_less_than_all(patch: Patch) -> None:
+    """Nodes in the order in which they came to have what they have free, which no table holds."""
+
+    def freeze(self: Any) -> dict[Any, Any]:
+        frozen = ((key, member.freeze()) for key, member in self._members.items())
+        return {key: seq for key, seq in frozen if seq}
+
+    def holding(draft: Draft, shape: Shape) -> list[Signature]:
+        asked = shape.accelerators
+        return [
+            free
+            for free, member in draft.capacity._members.items()
+            if member.first() is not None and all(dict(free).get(kind, 0) >= n for kind, n in asked)
+        ]
+
+    patch.setattr(type(Draft(Snapshot()).capacity), "freeze", freeze)
+    patch.setattr(fit, "holding", holding)
+    patch.setattr(start, "is_for_packer", lambda _shape: False)
+
+
 CASES: list[tuple[Callable[[Patch], None], Callable[..., None]]] = [
     (_forgets_devices, checkers.leases_are_counted_right),
     (_forgets_the_victims_index, checkers.indexes_follow_from_the_tables),
@@ -202,6 +258,10 @@ CASES: list[tuple[Callable[[Patch], None], Callable[..., None]]] = [
     (_raises_the_dead, checkers.the_end_is_the_end),
     (_takes_unknown_for_dead, checkers.only_the_dead_are_judged),
     (_names_runs_by_their_try, checkers.run_ids_are_never_used_again),
+    (_preempts_its_equals, checkers.only_the_right_runs_yield),
+    (_takes_a_redeclared_node_for_empty, checkers.leases_are_counted_right),
+    (_ends_a_lease_by_time, checkers.only_proof_ends_a_rank),
+    (_sorts_by_less_than_all, checkers.plans_follow_from_the_truth),
 ]
 
 
@@ -225,7 +285,7 @@ def broken_by(story: Story, law: Callable[..., None]) -> bool:
 
 
 def _hold(home: Home, law: Callable[..., None]) -> None:
-    if law in HOME_LAWS:
+    if law in (*HOME_LAWS, checkers.plans_follow_from_the_truth):
         law(home)
         return
     before = View(Snapshot())

@@ -24,11 +24,13 @@ from tests.properties.counting import (
     usable,
     used,
 )
+from tests.properties.fingerprint import plan_bytes
 from tests.properties.sharing import books, is_part, wants_part
 from tests.scenarios.home import Home
 
+from steersman.decide.cycle import decide
 from steersman.model.decisions import Finish, Forget, Requeue, Reserve, Start, Stop
-from steersman.model.events import FleetDeclared, NodeHealth, WorkloadDeclared
+from steersman.model.events import FleetDeclared, NodeHealth, RankExited, WorkloadDeclared
 from steersman.model.ids import NodeId, RunId, WorkloadName
 from steersman.model.reasons import Code
 from steersman.model.snapshot import Phase, RunState, Snapshot, WorkloadState
@@ -259,6 +261,17 @@ def only_the_dead_are_judged(cycle: Turn) -> None:
             assert run is None or item.workload in requeued, item.workload
 
 
+def only_proof_ends_a_rank(cycle: Turn) -> None:
+    """A rank keeps its lease until its end was reported or its node was found dead; nobody decides that."""
+    proven = {(item.run, item.rank) for item in cycle.batch if isinstance(item, RankExited)}
+    dead = {item.node for item in cycle.batch if isinstance(item, NodeHealth) and item.health == "dead"}
+    seen = {(run.id, at) for run, at, _ in live_ranks(cycle.seen)}
+    for run, at, rank in live_ranks(cycle.before):
+        ended = (run.id, at) in proven or rank.placement.node in dead
+        assert ended or (run.id, at) in seen, f"{run.id}/{at} is taken for ended"
+    assert seen <= {(run.id, at) for run, at, _ in live_ranks(cycle.after)}
+
+
 CYCLE_LAWS: tuple[Callable[[Turn], None], ...] = (
     nothing_is_over_committed,
     gangs_start_whole,
@@ -267,6 +280,7 @@ CYCLE_LAWS: tuple[Callable[[Turn], None], ...] = (
     unfinished_tries_are_bounded,
     the_end_is_the_end,
     only_the_dead_are_judged,
+    only_proof_ends_a_rank,
     *service_laws.CYCLE_LAWS,
 )
 
@@ -363,6 +377,12 @@ def check(home: Home) -> None:
         before = turn.after
     for home_law in HOME_LAWS:
         home_law(home)
+
+
+def plans_follow_from_the_truth(home: Home) -> None:
+    """The base tables put in in another order, with indexes made anew, give the same plan, to the byte."""
+    for cycle in home.cycles:
+        assert plan_bytes(decide(reordered(cycle.seen))) == plan_bytes(cycle.plan)
 
 
 def reordered(snapshot: Snapshot) -> Snapshot:

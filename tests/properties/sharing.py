@@ -31,7 +31,8 @@ def is_part(placement: Placement) -> bool:
 
 
 def wants_part(state: WorkloadState) -> bool:
-    return state.spec.resources.device_milli < 1000 or state.spec.resources.mig_profile != ""
+    asked = state.spec.resources
+    return bool(asked.accelerators) and (asked.device_milli < 1000 or asked.mig_profile != "")
 
 
 def books(node: NodeState, placements: Iterable[Placement]) -> dict[str, Book]:

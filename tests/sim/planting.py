@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from steersman.journal import MemoryJournal
 from steersman.sensors.runs import RunSensor
 from steersman.sim import storm as module
+from steersman.sim.checkers import always
 from steersman.sim.storm import Outcome, Storm
 
 CALM_MS_MAX = 60_000
@@ -32,10 +33,11 @@ def found(seeds: int, *plants: Plant) -> tuple[int, str]:
     """The first seed that finds the planted bug, and its first words; fails when none does."""
     with planted((module, "CALM_MS_MAX", CALM_MS_MAX), *plants):
         for seed in range(seeds):
+            world = Storm(seed, MemoryJournal(), RunSensor)
             try:
-                outcome = run_storm(Storm(seed, MemoryJournal(), RunSensor))
-            except AssertionError as error:  # the core's own, or the engine's: it stops
-                return seed, f"asserted: {error}"
+                outcome = run_storm(world)
+            except AssertionError as error:  # the core's own, or the engine's: it stops, at what is recorded
+                return seed, next(iter(always(world.evidence())), f"asserted: {error}")
             if outcome.violations:
                 return seed, outcome.violations[0]
     raise AssertionError(f"{seeds} seeds do not find it")

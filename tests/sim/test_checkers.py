@@ -18,6 +18,7 @@ from steersman.model.events import (
     RankExited,
     RankReady,
     RankStarted,
+    RemoveRequested,
     ServiceDeclared,
     StopRequested,
     WorkloadDeclared,
@@ -29,7 +30,7 @@ from steersman.model.resources import Device, Resources
 from steersman.model.service import CallableModel, Service
 from steersman.model.workload import Job, Workload
 from steersman.ports.driver import RankKey
-from steersman.sim.checkers import OF_EVIDENCE, OF_HISTORY, Evidence, Life, violations
+from steersman.sim.checkers import AT_REST, OF_EVIDENCE, OF_HISTORY, Evidence, Life, violations
 
 A, RUN = WorkloadName("a"), RunId("a.5")
 KEY = RankKey(run=RUN, rank=0)
@@ -90,8 +91,10 @@ SPAWN = Spawn(workload=SHOP.service.name, revision=1, job=DECLARED.workload, rea
 READY = RankReady(run=START.run, rank=0, at_ms=1, load_ms=1)
 SECOND = replace(START, run=RunId("a.9"))
 FOREIGN = replace(START, placements=(replace(PLACED, node=NodeId("elsewhere")),))
+GANG = replace(DECLARED, workload=replace(DECLARED.workload, body=Job(run="x", num_nodes=2)))
 BAD_HISTORIES: list[tuple[str, Sequence[Event], str]] = [
     ("epochs_rise", [ControlPlaneStarted(epoch=1, build="", boot_id="")], "epoch 1 after epoch 1"),
+    ("time_never_goes_back", [Observed(now_ms=5), Observed(now_ms=4)], "4 is now, and before that 5 was"),
     ("leases_fit", [decided(START, OTHER)], "120 bytes are leased on n"),
     ("leases_fit", [decided(replace(START, placements=(replace(PLACED, cpu_milli=2_001),)))],
      "2001 millicores"),
@@ -114,6 +117,14 @@ BAD_HISTORIES: list[tuple[str, Sequence[Event], str]] = [
     ("final_is_final", [decided(FORGET), decided(FORGET)], "which is forgotten"),
     ("final_is_final", [decided(SHOP_FORGET), decided(SPAWN)], "Spawn of shop, which is forgotten"),
     ("decided_before_seen", [READY], "before it was decided"),
+    ("nothing_stale_is_decided", [decided(STOP)], "a.5 is told to end and has ended"),
+    ("nothing_stale_is_decided", [decided(START), decided(STOP), decided(STOP)], "was told before"),
+    ("nothing_stale_is_decided", [StopRequested(workload=A), decided(START)], "nobody wants it"),
+    ("nothing_stale_is_decided", [RemoveRequested(workload=A), decided(START)], "nobody wants it"),
+    ("nothing_stale_is_decided", [decided(START), decided(FINISH)], "Finish of a, which still has ['a.5']"),
+    ("gangs_are_whole", [GANG, decided(START)], "begins with ranks [0], declared are 2"),
+    ("gangs_are_whole", [decided(replace(START, placements=(PLACED, PLACED)))], "ranks [0, 0]"),
+    ("gangs_are_whole", [decided(replace(SPAWN, job=GANG.workload), START)], "declared are 2"),
 ]  # fmt: skip
 
 
@@ -136,6 +147,7 @@ RIGHT_HISTORIES: list[Sequence[Event]] = [
     [decided(SHOP_FORGET), SHOP, decided(SPAWN)],
     [decided(FINISH), decided(FORGET), decided(SPAWN), decided(START)],
     [decided(START), STARTED, READY],
+    [Observed(now_ms=5), Observed(now_ms=5)],
 ]
 
 
@@ -145,7 +157,7 @@ def test_what_looks_wrong_and_is_right(events: Sequence[Event]) -> None:
 
 
 LIVE = history(decided(START), STARTED)
-ENDED = history(decided(START), decided(STOP), STARTED, EXITED)
+ENDED = history(decided(START), decided(STOP), STARTED, EXITED, decided(FINISH))
 BAD_EVIDENCE: list[tuple[str, Evidence, str]] = [
     ("begun_once", Evidence(history=ENDED, lives=(replace(LIFE, starts=2),)), "begun 2 times"),
     ("decided_before_done", Evidence(history=ENDED, lives=(replace(LIFE, began_after=5),)), "began when"),
@@ -158,6 +170,10 @@ BAD_EVIDENCE: list[tuple[str, Evidence, str]] = [
     ("no_lost_exits", Evidence(history=ENDED, lives=(replace(LIFE, exit_code=0),)), "ended with code 0"),
     ("no_lost_exits", Evidence(history=ENDED, lives=(replace(LIFE, exit_code=None, signal=9),)), "signal 9"),
     ("let_go_before_told", Evidence(history=ENDED, lives=(LIFE,), listed=(LIFE.key,)), "knew nothing of it"),
+    ("nobody_is_lost", Evidence(history=history()), "the last that is known of a is its declaration"),
+    ("nobody_is_lost", Evidence(history=history(decided(START), EXITED), lives=(LIFE,)),
+     "the last that is known of a is Start"),
+    ("nobody_is_lost", Evidence(history=history(decided(FINISH), DECLARED)), "is its declaration"),
     ("acknowledged_is_kept", Evidence(history=ENDED, acknowledged=((4, EXITED),)), "was acknowledged"),
     ("acknowledged_is_kept", Evidence(history=ENDED, acknowledged=((99, DECLARED),)), "was acknowledged"),
 ]  # fmt: skip
@@ -165,13 +181,18 @@ BAD_EVIDENCE: list[tuple[str, Evidence, str]] = [
 
 @pytest.mark.parametrize(("name", "evidence", "words"), BAD_EVIDENCE)
 def test_a_checker_of_evidence_bites(name: str, evidence: Evidence, words: str) -> None:
-    bites = {check.__name__: check(evidence) for check in OF_EVIDENCE}
+    bites = {check.__name__: check(evidence) for check in (*OF_EVIDENCE, *AT_REST)}
     assert any(words in item for item in bites[name]), bites
     assert any(item.startswith(f"{name}: ") for item in violations(evidence))
+
+
+def test_whoever_was_on_a_dead_node_ended_with_it() -> None:
+    dead = history(decided(START), NodeHealth(node=NODE.id, health="dead"), EXITED, decided(FINISH))
+    assert violations(Evidence(history=dead, lives=(replace(LIFE, told_after=None, exit_code=0),))) == []
 
 
 def test_an_end_that_the_world_does_not_know_and_a_live_one_are_right() -> None:
     unknown = replace(LIFE, exit_code=None, signal=None)
     assert violations(Evidence(history=ENDED, lives=(unknown,))) == []
     assert violations(Evidence(history=LIVE, lives=(replace(LIFE, live=True, told_after=None),))) == []
-    assert violations(Evidence(history=(*ENDED, (10, StopRequested(workload=A))), lives=(LIFE,))) == []
+    assert violations(Evidence(history=(*ENDED, (11, StopRequested(workload=A))), lives=(LIFE,))) == []

@@ -133,15 +133,17 @@ BUGS: list[tuple[str, int, tuple[Plant, ...], str]] = [
     ("an end is recorded twice", 5, ((runs, "_ended", ends_twice),), "ends_agree"),
     ("another exit code is recorded", 5, ((runs, "_ended", another_code),), "no_lost_exits"),
     ("more is leased than there is", 12, ((fit, "ranks_in", everything_fits),), "leases_fit"),
-    ("what was not stored is acknowledged", 24, ((Engine, "_record", acknowledged_unrecorded),), ""),
+    ("what was not stored is acknowledged", 24, ((Engine, "_record", acknowledged_unrecorded),),
+     "decided_before_done"),
     ("a failed start is taken for no start", 40, ((act, "_left_of", nothing_can_be_left),),
      "no_lost_exits|ends_agree"),
     ("begun twice", 5, ((engine, "after_decisions", twice), (SimDriver, "start", start_forgets)),
      "begun_once"),
-    ("stale decisions are taken", 60, ((engine, "still_valid", unchecked),), ""),
+    ("stale decisions are taken", 60, ((engine, "still_valid", unchecked),),
+     "nothing_stale_is_decided"),
     ("what has vanished is waited for", 24, ((runs, "missing", nobody_is_missed),), "not calm|gone"),
     ("the gateway is told too late", 24, ((Engine, "_publish", published_later),), "let_go_before_told"),
-    ("an ended service is decided on", 24, ((services, "forget", forgets_nothing),), ""),
+    ("an ended service is decided on", 24, ((services, "forget", forgets_nothing),), "not calm"),
 ]  # fmt: skip
 
 

@@ -27,6 +27,12 @@ def test_every_storm_ends_in_calm(seed: int) -> None:
     assert outcome.events >= ENOUGH_EVENTS
 
 
+@pytest.mark.parametrize("seed", [1013, 1119])
+def test_what_ends_while_it_is_looked_at_is_waited_for(seed: int) -> None:
+    """In these a replica tires in the very second in which all else is calm: that is no calm yet."""
+    assert storm(seed, MemoryJournal(), RunSensor).violations == ()
+
+
 def test_one_seed_is_one_history() -> None:
     first, second = (MemoryJournal(), MemoryJournal())
     assert storm(3, first, RunSensor) == storm(3, second, RunSensor)

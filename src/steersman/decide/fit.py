@@ -35,7 +35,7 @@ class Chosen(NamedTuple):
 
 def wants_part(shape: Shape) -> bool:
     """Whether a rank asks for a part of one device."""
-    return shape.device_milli < WHOLE_MILLI or bool(shape.mig_profile)
+    return bool(shape.accelerators) and (shape.device_milli < WHOLE_MILLI or bool(shape.mig_profile))
 
 
 def ranks_in(cpu_milli: int, memory_bytes: int, free: Signature, shape: Shape) -> int:

@@ -57,9 +57,8 @@ class Table(Generic[V]):
 
     def items(self) -> Iterator[tuple[str, V]]:
         """All items, in no order that means anything."""
-        for bucket in self._buckets:
-            if bucket:  # most buckets of a small home are empty
-                yield from bucket.items()
+        for bucket in filter(None, self._buckets):  # most buckets of a small home are empty
+            yield from bucket.items()
 
     def sorted_items(self) -> list[tuple[str, V]]:
         """All items by key: O(n log n), for people and for images, not for deciders."""
@@ -113,7 +112,8 @@ class TableEditor(Generic[V]):
 
     def sorted_items(self) -> list[tuple[str, V]]:
         """All items by key, as they stand."""
-        return sorted((item for bucket in self._buckets for item in bucket.items()), key=lambda item: item[0])
+        filled = filter(None, self._buckets)
+        return sorted((item for bucket in filled for item in bucket.items()), key=lambda item: item[0])
 
     def _own(self, key: str) -> dict[str, V]:
         index = crc32(key.encode()) % BUCKETS

@@ -10,11 +10,11 @@ one for each of them.
 durable at the instant when the program began, or was first told to end: an intent must lie at or before them.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
-from steersman.model.decisions import Decision, Finish, Forget, Placement, Spawn, Start, Stop
+from steersman.model.decisions import Decision, Finish, Forget, Placement, Requeue, Spawn, Start, Stop
 from steersman.model.events import (
     CheckpointSaved,
     ControlPlaneStarted,
@@ -22,11 +22,14 @@ from steersman.model.events import (
     Event,
     FleetDeclared,
     NodeHealth,
+    Observed,
     RankExited,
     RankReady,
     RankStarted,
     RankUnknown,
+    RemoveRequested,
     ServiceDeclared,
+    StopRequested,
     WorkloadDeclared,
 )
 from steersman.model.fleet import Node
@@ -141,6 +144,18 @@ def epochs_rise(history: History) -> Violations:
     return found
 
 
+def time_never_goes_back(history: History) -> Violations:
+    """What the deciders take for now is never before what they took for now before, whatever clocks say."""
+    found: Violations = []
+    latest = 0
+    for position, event in history:
+        if isinstance(event, Observed):
+            if event.now_ms < latest:
+                found.append(f"{position}: {event.now_ms} is now, and before that {latest} was")
+            latest = max(latest, event.now_ms)
+    return found
+
+
 def leases_fit(history: History) -> Violations:
     """No device is leased twice and no node over its capacity, after any grant at any position."""
     found: Violations = []
@@ -205,6 +220,23 @@ def one_live_run(history: History) -> Violations:
     return found
 
 
+def gangs_are_whole(history: History) -> Violations:
+    """Every run is begun with each of the ranks that its workload was declared with, once."""
+    found: Violations = []
+    sizes: dict[str, int] = {}
+    for position, event in history:
+        if isinstance(event, WorkloadDeclared):
+            sizes[event.workload.name] = event.workload.body.num_nodes
+        for decision in _decisions(event):
+            if isinstance(decision, Spawn):
+                sizes[decision.job.name] = decision.job.body.num_nodes
+            elif isinstance(decision, Start):
+                ranks, size = [at.rank for at in decision.placements], sizes.get(decision.workload, 0)
+                if ranks != list(range(size)):
+                    found.append(f"{position}: {decision.run} begins with ranks {ranks}, declared are {size}")
+    return found
+
+
 def decided_before_seen(history: History) -> Violations:
     """Nothing is recorded of a rank before the decision that began it."""
     found: Violations = []
@@ -258,6 +290,38 @@ def final_is_final(history: History) -> Violations:
     return found
 
 
+def nothing_stale_is_decided(history: History) -> Violations:
+    """What is told to end lives and was not told yet; what is judged has ended; who starts is wanted."""
+    found: Violations = []
+    leases = _Leases()
+    told: set[str] = set()
+    unwanted: set[str] = set()
+    for position, event in history:
+        leases.feed(event)
+        if isinstance(event, StopRequested | RemoveRequested):
+            unwanted.add(event.workload)
+        elif isinstance(event, WorkloadDeclared | ServiceDeclared):
+            unwanted.discard(
+                event.workload.name if isinstance(event, WorkloadDeclared) else event.service.name
+            )
+        for decision in _decisions(event):
+            runs = {key.run for key in leases.held if leases.workload[key.run] == decision.workload}
+            kind = type(decision).__name__
+            if isinstance(decision, Stop):
+                if decision.run not in runs or decision.run in told:
+                    found.append(
+                        f"{position}: {decision.run} is told to end and has ended, or was told before"
+                    )
+                told.add(decision.run)
+            elif isinstance(decision, Start) and decision.workload in unwanted:
+                found.append(f"{position}: {decision.run} begins and nobody wants it any more")
+            elif isinstance(decision, Requeue | Finish | Forget) and runs:
+                found.append(f"{position}: {kind} of {decision.workload}, which still has {sorted(runs)}")
+            if isinstance(decision, Start):
+                leases.take(decision)
+    return found
+
+
 # ---- the journal against the world ------------------------------------------------------------------------
 
 
@@ -286,19 +350,19 @@ def decided_before_done(evidence: Evidence) -> Violations:
 _NEVER = 1 << 62
 
 
-def _live_at_end(history: History) -> Mapping[RankKey, Placement]:
+def _at_end(history: History) -> _Leases:
     leases = _Leases()
     for _, event in history:
         leases.feed(event)
         for decision in _decisions(event):
             if isinstance(decision, Start):
                 leases.take(decision)
-    return leases.held
+    return leases
 
 
 def no_orphans(evidence: Evidence) -> Violations:
     """Every live object has a live lease, and every live lease that was begun has a live object."""
-    held = _live_at_end(evidence.history)
+    held = _at_end(evidence.history).held
     alive = {life.key for life in evidence.lives if life.live}
     begun = {life.key for life in evidence.lives if life.starts}
     orphans = [f"{_named(key)} lives and the journal knows of no lease" for key in sorted(alive - set(held))]
@@ -307,13 +371,14 @@ def no_orphans(evidence: Evidence) -> Violations:
 
 
 def no_lost_exits(evidence: Evidence) -> Violations:
-    """Every program that began and ended has one recorded end that counts, and it is its own."""
-    counted: dict[RankKey, list[RankExited]] = {}
+    """Every program that began and ended has one recorded end that counts: its own, or its node's."""
+    counted: dict[RankKey, list[RankExited | NodeHealth]] = {}
     leases = _Leases()
     for _, event in evidence.history:
         leases.feed(event)
-        if isinstance(event, RankExited) and leases.effective:
-            counted.setdefault(leases.effective[0], []).append(event)
+        if isinstance(event, RankExited | NodeHealth):
+            for key in leases.effective:
+                counted.setdefault(key, []).append(event)
         for decision in _decisions(event):
             if isinstance(decision, Start):
                 leases.take(decision)
@@ -324,17 +389,38 @@ def no_lost_exits(evidence: Evidence) -> Violations:
     return found
 
 
-def _end_kept(life: Life, ends: Sequence[RankExited]) -> Iterator[str]:
+def _end_kept(life: Life, ends: Sequence[RankExited | NodeHealth]) -> Iterator[str]:
     name = _named(life.key)
     if len(ends) != 1:
         yield f"{name} ended and {len(ends)} of its recorded ends count"
         return
+    end = ends[0]
+    if isinstance(end, NodeHealth):
+        return  # whoever was on a dead node could not be asked
     knows = life.exit_code is not None or life.signal is not None
-    if knows and (ends[0].exit_code, ends[0].signal) != (life.exit_code, life.signal):
+    if knows and (end.exit_code, end.signal) != (life.exit_code, life.signal):
         yield (
             f"{name} ended with code {life.exit_code}, signal {life.signal}; recorded are"
-            f" code {ends[0].exit_code}, signal {ends[0].signal} ({ends[0].cause})"
+            f" code {end.exit_code}, signal {end.signal} ({end.cause})"
         )
+
+
+def nobody_is_lost(evidence: Evidence) -> Violations:
+    """Everything declared runs, or the last that was decided of it is its end, or why it has to wait."""
+    leases = _at_end(evidence.history)
+    runs = {leases.workload[key.run] for key in leases.held}
+    last: dict[str, str] = {}
+    for _, event in evidence.history:
+        if isinstance(event, WorkloadDeclared) and event.restarts:
+            last[event.workload.name] = "its declaration"
+        for decision in _decisions(event):
+            if decision.workload in last:
+                last[decision.workload] = type(decision).__name__
+    return [
+        f"the last that is known of {name} is {what}"
+        for name, what in sorted(last.items())
+        if name not in runs and what not in ("Finish", "Forget", "Hold")
+    ]
 
 
 def acknowledged_is_kept(evidence: Evidence) -> Violations:
@@ -355,23 +441,30 @@ def let_go_before_told(evidence: Evidence) -> Violations:
 OF_HISTORY: tuple[Callable[[History], Violations], ...] = (
     without_gap,
     epochs_rise,
+    time_never_goes_back,
     leases_fit,
     one_live_run,
+    gangs_are_whole,
     decided_before_seen,
     ends_agree,
     final_is_final,
+    nothing_stale_is_decided,
 )
 OF_EVIDENCE: tuple[Callable[[Evidence], Violations], ...] = (
     begun_once,
     decided_before_done,
-    no_orphans,
-    no_lost_exits,
     acknowledged_is_kept,
     let_go_before_told,
 )
+AT_REST: tuple[Callable[[Evidence], Violations], ...] = (no_orphans, no_lost_exits, nobody_is_lost)
 
 
 def violations(evidence: Evidence) -> Violations:
-    """Everything that any checker finds, each with the checker's name."""
+    """Everything that any checker finds once all is at rest, each with the checker's name."""
+    return always(evidence) + [f"{check.__name__}: {item}" for check in AT_REST for item in check(evidence)]
+
+
+def always(evidence: Evidence) -> Violations:
+    """What is wrong at whatever instant it is found."""
     found = [f"{check.__name__}: {item}" for check in OF_HISTORY for item in check(evidence.history)]
     return found + [f"{check.__name__}: {item}" for check in OF_EVIDENCE for item in check(evidence)]

@@ -118,6 +118,10 @@ class Plane:
         self.arrivals.clear()
         self._armed = (place, nth)
 
+    def armed(self) -> int | None:
+        """How many more arrivals it lives through; None: nothing is armed."""
+        return None if self._armed is None else self._armed[1] - self.arrivals[self._armed[0]]
+
     def reach(self, place: str) -> None:
         """A place where the plane may be killed."""
         if self.dead:

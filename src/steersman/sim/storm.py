@@ -196,9 +196,7 @@ class Storm:
             self.crashes += 1
             await self.planes[-1].kill()
         for _ in range(CLIENT_TRIES_MAX):
-            plane = Plane(
-                self, self._sensor, skew_ms=self.chance.choice((0, 0, 0, -5_000, 5_000, -3_600_000))
-            )
+            plane = Plane(self, self._sensor, skew_ms=self._skew_ms())
             self.planes.append(plane)
             beginning = asyncio.create_task(plane.begin())
             while not beginning.done():
@@ -207,6 +205,10 @@ class Storm:
                 return plane
             self.weather = Weather()
         raise AssertionError(f"seed {self.seed}: no plane could begin in fair weather")
+
+    def _skew_ms(self) -> int:
+        """By how much the clock of the next plane is wrong."""
+        return self.chance.choice((0, 0, 0, -5_000, 5_000, -3_600_000))
 
     async def _step(self) -> None:
         plane, chance = await self._plane(), self.chance
@@ -263,14 +265,17 @@ class Storm:
         return [f"not calm after {CALM_MS_MAX} ms: {item}" for item in restless]
 
     async def _left(self) -> list[str]:
-        """Objects that live and serve nobody, or that nobody has forgotten though their run was judged."""
+        """Objects that live and serve nobody, or that nobody has forgotten though their run was judged, and
+        those that have just ended, which nobody has seen yet."""
         snapshot = self.planes[-1].engine.snapshot
-        return [
-            f"{report.key.run}/{report.key.rank} is {report.state} and not forgotten"
-            for report in await self.driver.observe()
-            if report.key.run not in snapshot.runs
-            or (report.state != "exited" and not _serves(snapshot, report.key.run))
-        ]
+        found = []
+        for report in await self.driver.observe():
+            run = snapshot.runs.get(report.key.run)
+            ended = report.state == "exited"
+            left = run is None or (not ended and not _serves(snapshot, report.key.run))
+            if left or (ended and run is not None and run.ranks[report.key.rank].end is None):
+                found.append(f"{report.key.run}/{report.key.rank} is {report.state} and not forgotten")
+        return found
 
     # Clients.
 
