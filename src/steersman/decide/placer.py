@@ -106,7 +106,7 @@ class Placer:
             cpu_milli=shape.cpu_milli,
             memory_bytes=shape.memory_bytes,
             devices=tuple(sorted(devices[index] for index in found.devices)),
-            device_milli=shape.device_milli,
+            device_milli=shape.device_milli if found.devices else WHOLE_MILLI,
         )
 
     def has_mixed(self) -> bool:
