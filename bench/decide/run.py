@@ -10,8 +10,8 @@ stderr, a picture in the folder of --pictures, and figures by name that are held
 problems share one pool of processes. The traces are public and are no part of this repository:
 STEERSMAN_TRACES names their folder (docs/guides/replay.md tells its layout).
 
-Exit code: 0 when every floor that was measured holds and, in full, every floor was measured; 1 when not; 2
-when there was nothing to measure or a trace cannot be read.
+Exit code: 0 when every floor that was measured holds (in full, every floor of the problems asked for must be
+measured), 1 when not, 2 when there was nothing to measure or a trace cannot be read.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 from rich.table import Table
 
 from bench.decide.problem import NO_TRACES, Problem, Report, console, traces
-from bench.run import FLOORS, RESULTS, Line, failures, judge, read_floors
+from bench.run import FLOORS, RESULTS, Line, Size, failures, judge, read_floors
 from steersman.model.errors import TraceError
 
 MODULES: Mapping[str, str] = {
@@ -140,15 +140,22 @@ def run(chosen: argparse.Namespace) -> int:
         for done in found:
             for name, value in done.report.figures.items():
                 sys.stdout.write(f"{name:60}{value:>14,.4f}\n")
+    sys.stderr.write(f"{verdict(found, short=chosen.short)}; {seconds:.0f} s\n")
+    return int(missed(found, short=chosen.short) > 0)
+
+
+def missed(found: Sequence[Done], *, short: bool) -> int:
+    """Floors that are missed; in full also those that were not measured."""
+    size: Size = "short" if short else "full"
+    return sum(failures(done.lines, size) for done in found)
+
+
+def verdict(found: Sequence[Done], *, short: bool) -> str:
+    """In words, with the floors that were not measured by name."""
     lines = [line for done in found for line in done.lines]
     unmeasured = [line.figure for line in lines if line.verdict == "not measured"]
-    missed = failures(lines) - len(unmeasured)
-    if unmeasured:
-        sys.stderr.write(f"{len(unmeasured)} floors were not measured: {', '.join(unmeasured)}\n")
-    sys.stderr.write(
-        f"{missed} floors missed; {seconds:.0f} s\n" if missed else f"no floor missed; {seconds:.0f} s\n"
-    )
-    return int(missed > 0 or (bool(unmeasured) and not chosen.short))
+    words = f"{count} floors missed" if (count := missed(found, short=short)) else "no floor missed"
+    return f"{words}; {len(unmeasured)} not measured: {', '.join(unmeasured)}" if unmeasured else words
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,7 +4,8 @@
                 are not ready count as idle when it grows; at most double, or four more, at a time; the
                 most it wanted in 300 s before it shrinks
     KEDA        ceil(work queued and in flight / target of a replica), polled every 30 s, through the same
-                HPA; from zero at the first work, to zero 300 s after the last
+                HPA; from zero at the first work; it wants zero 300 s after the last, and the HPA
+                remembers the one for 300 s more, as in the table that the figures are compared with
     Ray Serve   ceil(mean of ongoing work in 30 s / target); 30 s in a row before more, 600 s before less;
                 never zero
     Knative     ceil(mean concurrency of 60 s / target) every 2 s; when that of 6 s asks for twice what is

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from bench.decide.picture import Axis, Panel, Picture, Rule, Series
 from bench.decide.problem import OURS, Cases, Problem, Report, measured, there
@@ -191,10 +191,10 @@ def cases(folder: Path, short: bool) -> Cases[Task]:
 
 
 def _table(title: str, rows: Sequence[Row]) -> Table:
-    table = Table("zone", "deadline h", "launch h", "jobs", title=title)
+    table = Table(Column("zone", min_width=41), "deadline h", "launch h", "jobs", title=title)
     for name in POLICIES:
         table.add_column(name, justify="right")
-    for head in (f"{OURS}, exact", "late"):
+    for head in ("exact", "late"):
         table.add_column(head, justify="right")
     for row in rows:
         table.add_row(
