@@ -14,7 +14,7 @@ MODELS = ("P100", "T4", "V100M32")
 SHARES = (250, 333, 460, 500, 700)
 ZONE = "aws-10-26-2022_1-node_us-west-2a_k80_8"
 """The name of one of the zones of the ADRS protocol; the record is made up."""
-TICKS, TICK_S, RECORD_H = 240, 1_800, 120.0
+TICKS, TICK_S, RECORD_H = 120, 3_600, 120.0
 
 
 def made(folder: Path) -> Path:
@@ -83,7 +83,7 @@ def _spot(folder: Path, dice: random.Random) -> None:
     _csv(folder / "INDEX.csv", "trace,nodes,gap_s,ticks,hours", [(ZONE, "1-node", TICK_S, TICKS, RECORD_H)])
     runs, tick, up = [], 0, 0
     while tick < TICKS:
-        ticks = min(1 + int(dice.expovariate(1 / 12)), TICKS - tick)
+        ticks = min(1 + int(dice.expovariate(1 / 4)), TICKS - tick)
         runs.append((tick, ticks, up))
         tick, up = tick + ticks, 1 - up
     _csv(folder / f"{ZONE}.csv.gz", "start_tick,ticks,available", runs)
