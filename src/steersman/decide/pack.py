@@ -20,7 +20,7 @@ State in and out: `Packer.export()` is a frozen value, and `Packer(state)` goes 
 import heapq
 from typing import NamedTuple
 
-from steersman.decide.pack_price import model_prices
+from steersman.decide.pack_price import Size, model_prices
 from steersman.decide.pack_stock import WHOLE
 from steersman.decide.pack_value import SPREAD, Basis, Key, ModelCurves, Shape, cost, learn, model_curves
 
@@ -64,7 +64,7 @@ class State(NamedTuple):
     """All that decisions depend on.
 
     `counts`: arrivals with a GPU so far (what is old fades); `prices`: by model, thousandths of a GPU;
-    `since_price`: arrivals since they were set.
+    `since_price`: arrivals since they were set; `largest`: by model, the largest node seen.
     """
 
     nodes: tuple[NodeState, ...] = ()
@@ -72,6 +72,7 @@ class State(NamedTuple):
     basis: Basis = Basis()
     prices: tuple[tuple[str, int], ...] = ()
     since_price: int = PRICE_PODS
+    largest: tuple[tuple[str, Size], ...] = ()
 
 
 NOTHING = State()
@@ -119,13 +120,14 @@ class _Class:
 class _Model:
     """Classes of equal nodes of one model, the log of classes born, and thousandths of GPUs free."""
 
-    __slots__ = ("base", "classes", "free", "log")
+    __slots__ = ("base", "classes", "free", "largest", "log")
 
     def __init__(self) -> None:
         self.classes: dict[Key, _Class] = {}
         self.log: list[Key] = []
         self.base = 0  # how many births came before log[0]
         self.free = 0
+        self.largest = Size()
 
     def enter(self, key: Key, name: str) -> None:
         if key not in self.classes:
@@ -164,6 +166,9 @@ class Packer:
         self._prices, self._since_price = dict(state.prices), state.since_price
         for node in state.nodes:
             self._enter(_Node(node))
+        for model, size in state.largest:
+            mine = self._models.setdefault(model, _Model())
+            mine.largest = mine.largest.with_node(*size)
         self._set_basis(state.basis)
 
     def export(self) -> State:
@@ -175,6 +180,7 @@ class Packer:
             self._basis,
             tuple(sorted(self._prices.items())),
             self._since_price,
+            tuple((model, self._models[model].largest) for model in sorted(self._models)),
         )
 
     def add_node(self, name: str, cpu_milli: int, memory_bytes: int, model: str, gpus: int) -> None:
@@ -239,7 +245,8 @@ class Packer:
         if due:
             self._since_price = 0
             free = {m: s.free for m, s in self._models.items()}
-            self._prices = model_prices(dict(self._basis.counts), free)
+            largest = {m: s.largest for m, s in self._models.items()}
+            self._prices = model_prices(dict(self._basis.counts), free, largest)
 
     def _free(self) -> int:
         return sum(m.free for m in self._models.values())
@@ -303,6 +310,7 @@ class Packer:
         mine = self._models.setdefault(node.model, _Model())
         mine.enter(node.key, node.name)
         mine.free += sum(node.devices)
+        mine.largest = mine.largest.with_node(node.cpu, node.memory, len(node.devices))
 
     @staticmethod
     def _devices(node: _Node, shape: Shape, residual: int) -> tuple[int, ...]:
