@@ -292,14 +292,14 @@ def _plain(row: Row) -> dict[str, Any]:
 
 
 def _picture(rows: Sequence[Row]) -> Picture:
-    zones = len({row.task.zones for row in rows})
+    zones, starts = len({row.task.zones for row in rows}), rows[0].task.starts
     deadlines = [(hours, f"{hours:g}") for hours in sorted({row.task.deadline_h for row in rows})]
     hours = Axis("deadline of 48 h of work, hours", 48, 100, deadlines)
     lines = list(_lines(rows))
     near = [one._replace(points=[at for at in one.points if one.line or at[1] <= NEAR]) for one in lines]
     return Picture(
         "A job with a deadline: cost over the optimum",
-        f"mean over {zones} zones; the optimum knows the whole record; low is good",
+        f"mean over {zones} zones, {starts} starts each; the optimum knows the whole record; low is good",
         tuple(POLICIES),
         [
             Panel("every policy", hours, _ratios(2.6, 0.2), lines),
