@@ -41,7 +41,8 @@ METRICS = ("alloc_pct_100", "alloc_pct_130", "first_fail_pct")
 FGD, BEST_FIT, BOUND = "FGD", "best fit", "bound"
 MARKS_PCT = range(70, 131)
 """Where the curve of a picture is taken: % of the GPU capacity that has arrived."""
-BOUND_MARKS_PCT = (70, 80, 90, 94, 96, 98, 100, 105, 110, 120, 130)
+BOUND_MARKS_PCT = (70, *range(80, 100), 100, 105, 110, 120, 130)
+"""Close to each other where the bound bends."""
 PICTURED = (DEFAULT, "gpushare100", "gpuspec33", "multigpu50")
 
 

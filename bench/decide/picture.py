@@ -125,12 +125,14 @@ class Picture(NamedTuple):
                     self._mark(series.name, *frame.at_edge(one), hollow=series.hollow)
                     for one in series.points
                 )
-        yield from (
-            frame.beyond(point)
-            for series in panel.series
-            for point in series.points
-            if not series.line and point[1] > panel.y.high
-        )
+        beyond: dict[Point, list[float]] = {}
+        for series in panel.series:
+            for point in series.points if not series.line else ():
+                if point[1] > panel.y.high:
+                    beyond.setdefault(frame.at_edge(point), []).append(point[1])
+        for (x, y), values in beyond.items():
+            words = ", ".join(f"{value:.3g}" for value in sorted(values))
+            yield _text(x, y - 8, words, size=9, anchor="middle", colour=FAINT)
 
     def _mark(self, name: str, x: float, y: float, *, hollow: bool) -> str:
         rank = self.names.index(name)
@@ -171,11 +173,6 @@ class _Frame:
 
     def _y(self, value: float) -> float:
         return self._top + (1 - self._panel.y.place(value)) * self._height
-
-    def beyond(self, point: Point) -> str:
-        """The value of what is above the panel."""
-        x, y = self.at_edge(point)
-        return _text(x, y - 8, f"{point[1]:.3g}", size=9, anchor="middle", colour=FAINT)
 
     def drawn(self) -> Iterator[str]:
         panel, right, bottom = self._panel, self._left + self._width, self._top + self._height

@@ -1,6 +1,6 @@
 """All problems, with what Steersman comes to beside its baselines and bounds.
 
-    python -m bench.decide.run                   all of it: about 12 minutes on two free cores
+    python -m bench.decide.run                   all of it: 20 to 30 minutes of CPU time
     python -m bench.decide.run --short           fewer seeds, shorter spans: does everything measure?
     python -m bench.decide.run --only packing
     python -m bench.decide.run --json            one document on stdout
