@@ -1,11 +1,5 @@
 """The order of gangs of unknown duration, beside the orders people use today and two that know the durations.
 
-    python -m bench.decide.jobs              both loads, every policy; some minutes
-    python -m bench.decide.jobs --short      Steersman and Tiresias alone
-    python -m bench.decide.jobs --json       the figures on stdout, too
-
-The table is on stderr.
-
 Theory: the trace is Philly by virtual cluster (Gavel's conversion), the rounds are those of
 `sim.replay.jobs_rounds` for every policy, and the bound is that of `sim.replay.bounds_jobs`. The baselines:
 
@@ -15,26 +9,24 @@ Theory: the trace is Philly by virtual cluster (Gavel's conversion), the rounds 
     SRSF oracle        shortest remaining GPU-service first, preemptive; it is told the durations
 
 "Steersman, no model" does not look at the model that a job trains. Its model tells much of a job's
-duration in this trace, which may be of the trace's making; without it is the careful figure.
+duration in this trace, which may be of the trace's making; without it is the careful figure. In short:
+Steersman and Tiresias alone.
 """
 
-import os
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
 from rich.table import Table
 
-from bench.decide.command import command
+from bench.decide.picture import Axis, Panel, Picture, Rule, Series
+from bench.decide.problem import Cases, Problem, Report, measured, there
 from steersman.sim.replay import jobs
-from steersman.sim.replay.jobs import MEANS, Asked, Trace
+from steersman.sim.replay.jobs import MEANS, Asked
 from steersman.sim.replay.jobs_rounds import Active, Policy, Steersman
 from steersman.sim.replay.result import silent
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-FILE = "p2_jobs/philly_gavel_jobs.csv.gz"
+FILE = "philly_gavel_jobs.csv.gz"
 LOADS = (0.8, 1.0)
 HOUR_S = 3600
 LAS_QUEUES_S = (8 * HOUR_S, 80 * HOUR_S)
@@ -102,49 +94,114 @@ CONTENDERS = (
 )
 
 
-def traces() -> Path | None:
-    """The trace, or None when it is not there."""
-    named = os.environ.get("STEERSMAN_TRACES")
-    folder = Path(named) if named else ROOT.parent / "shared" / "traces"
-    return next((path for path in (folder / "open" / FILE, folder / FILE) if path.is_file()), None)
+class Case(NamedTuple):
+    """A policy under a load. `at`: its place among the contenders, which no process can be sent."""
+
+    path: Path
+    load: float
+    at: int
 
 
-def measure(short: bool = False) -> dict[str, float]:
-    """Figures by name: `jobs_<policy>_<metric>_load_<percent>`; without a name of a policy, Steersman's."""
-    path = traces()
-    if path is None:
-        sys.stderr.write(f"jobs: no {FILE}; STEERSMAN_TRACES names the folder of the traces\n")
-        return {}
-    trace = jobs.wanted(Asked(jobs=path), jobs.read(path))
-    table = _table(trace)
-    figures: dict[str, float] = {}
-    for load in LOADS:
-        for contender in CONTENDERS:
-            if contender.short or not short:
-                metrics = jobs.measure(trace.vcs, load, contender.make, silent)
-                table.add_row(*_row(load, contender.words, metrics), end_section=contender is CONTENDERS[-1])
-                suffix = f"load_{load * 100:.0f}"
-                figures |= {f"jobs_{contender.name}{name}_{suffix}": metrics[name] for name in MEANS}
-    Console(width=None if sys.stderr.isatty() else 130, stderr=True).print(table)
-    return figures
+class Row(NamedTuple):
+    """What a policy came to."""
+
+    case: Case
+    metrics: Mapping[str, Any]
+
+    @property
+    def contender(self) -> Contender:
+        """Whose row it is."""
+        return CONTENDERS[self.case.at]
 
 
-def _table(trace: Trace) -> Table:
-    count = sum(len(gangs) for gangs in trace.vcs.values())
+def cases(folder: Path, short: bool) -> Cases[Case]:
+    """Every contender under every load."""
+    found, missing = there([folder / FILE])
+    contenders = [at for at, one in enumerate(CONTENDERS) if one.short or not short]
+    return Cases([Case(path, load, at) for path in found for load in LOADS for at in contenders], missing)
+
+
+def run(case: Case) -> Row:
+    """One policy over the whole trace."""
+    trace = jobs.wanted(Asked(jobs=case.path), jobs.read(case.path))
+    return Row(case, jobs.measure(trace.vcs, case.load, CONTENDERS[case.at].make, silent))
+
+
+def report(rows: Sequence[Row]) -> Report:
+    """Figures are `jobs_<policy>_<metric>_load_<percent>`; without a name of a policy, Steersman's."""
+    figures = {
+        f"jobs_{row.contender.name}{name}_load_{row.case.load * 100:.0f}": row.metrics[name]
+        for row in rows
+        for name in MEANS
+    }
+    return Report(figures, [_table(rows)], list(_rows(rows)), {"jobs": _picture(rows).svg()})
+
+
+def _rows(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+    for row in rows:
+        means = {name: row.metrics[name] for name in MEANS}
+        yield {"load": row.case.load, "policy": row.contender.words, **means}
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    vcs = rows[0].metrics["vcs"]
+    count = sum(vc["jobs"] for vc in vcs.values())
     table = Table(
-        title=f"{count:,} jobs of {len(trace.vcs)} virtual clusters, each on its own; means over them"
+        title=f"{count:,} jobs of {len(vcs)} virtual clusters, each on its own; means over them; bound: 1"
     )
     for place, head in enumerate(HEADS.split("|")):
         table.add_column(head, justify="left" if place in (1, 6) else "right")
+    for row, later in zip(rows, [*rows[1:], None], strict=True):
+        table.add_row(*_cells(row), end_section=later is None or later.case.load != row.case.load)
     return table
 
 
-def _row(load: float, words: str, metrics: Mapping[str, Any]) -> Sequence[str]:
-    vcs = metrics["vcs"]
+def _cells(row: Row) -> Sequence[str]:
+    vcs = row.metrics["vcs"]
     worst = max(vcs, key=lambda vc: vcs[vc]["jct_over_bound"])
-    numbers = [f"{metrics[name]:.{places}f}" for name, places in zip(MEANS, (3, 1, 2, 2), strict=True)]
-    return (f"{load:g}", words, *numbers, worst, f"{vcs[worst]['jct_over_bound']:.3f}")
+    numbers = [f"{row.metrics[name]:.{places}f}" for name, places in zip(MEANS, (3, 1, 2, 2), strict=True)]
+    return (
+        f"{row.case.load:g}",
+        row.contender.words,
+        *numbers,
+        worst,
+        f"{vcs[worst]['jct_over_bound']:.3f}",
+    )
 
 
-if __name__ == "__main__":
-    sys.exit(command(measure, __doc__))
+def _picture(rows: Sequence[Row]) -> Picture:
+    names = list(dict.fromkeys(row.contender.words for row in rows))
+    loads = Axis("load", 0.7, 1.1, [(load, f"{load:g}") for load in LOADS])
+    ratios = Axis("JCT / bound", 1.0, 3.0, [(at / 4, f"{at / 4:g}") for at in range(4, 13)])
+    slow = Axis("p99 slowdown", 1.0, 3000.0, [(10.0**at, f"{10**at:,}") for at in range(4)], log=True)
+    return Picture(
+        "Jobs of unknown duration: completion time and slowdown",
+        "means over the virtual clusters; low is good; SRSF is told the durations",
+        names,
+        [
+            Panel("job completion time over the bound", loads, ratios, list(_series(rows, "jct_over_bound"))),
+            Panel(
+                "99th percentile of slowdown",
+                loads,
+                slow,
+                list(_series(rows, "p99_slowdown")),
+                [Rule(20.0, "goal")],
+            ),
+        ],
+        2,
+    )
+
+
+def _series(rows: Sequence[Row], metric: str) -> Iterator[Series]:
+    for name in dict.fromkeys(row.contender.words for row in reversed(rows)):
+        points = [(row.case.load, row.metrics[metric]) for row in rows if row.contender.words == name]
+        yield Series(name, points, line=True)
+        yield Series(name, points)
+
+
+PROBLEM = Problem("jobs", "p2_jobs", cases, run, report)
+
+
+def measure(short: bool = False) -> dict[str, float]:
+    """The figures by name; none without the trace."""
+    return measured(PROBLEM, short=short)

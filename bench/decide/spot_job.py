@@ -1,9 +1,5 @@
 """`spot-job` on the open zones: Steersman beside Uniform Progress, greedy, on-demand and the optimum.
 
-    python -m bench.decide.spot_job              all of it: 1,116 jobs, about a second of CPU each
-    python -m bench.decide.spot_job --short      two starts of each: does everything measure?
-    python -m bench.decide.spot_job --json       the figures alone
-
 Theory: every policy goes through the product's own simulator, so that the protocol is the same. Two tables.
 All zones with one node and at least 100 h of record, deadlines of 52, 60, 72 and 96 h, 12 starts each; a
 ratio is of the means over the starts, the mean is over the rows. And the protocol of the ADRS challenge on
@@ -12,21 +8,19 @@ leave 70 h. Work is 48 h, a launch 0.1 h, spot 0.9731 and on-demand 3.06 USD an 
 
 Baselines: `on-demand` from the first tick; `greedy` takes spot when it is there, waits otherwise, and goes
 to on-demand at the last safe tick; `uniform-progress` is that of Z. Wu et al., NSDI 2024, with the strict
-guarantee. The traces: STEERSMAN_TRACES, else ../shared/traces beside the repository, in open/p4_spot.
+guarantee. In short: two starts of each.
 """
 
-import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
-from bench.decide.command import command
+from bench.decide.picture import Axis, Panel, Picture, Rule, Series
+from bench.decide.problem import OURS, Cases, Problem, Report, measured, there
+from bench.decide.spot_bound import least_cost
 from steersman.decide.hazard import HOUR_MS
 from steersman.decide.spot import IDLE, ON_DEMAND, JobView
 from steersman.sim.replay.spot_job import (
@@ -47,7 +41,6 @@ from steersman.sim.replay.spot_job import (
 from steersman.sim.replay.spot_zones import INDEX, read_zones
 from steersman.sim.replay.tables import amount, read_table, word
 
-ROOT = Path(__file__).resolve().parents[2]
 DEADLINES_H = (52.0, 60.0, 72.0, 96.0)
 OVERHEAD_H = 0.1
 STARTS = 12
@@ -62,7 +55,8 @@ ADRS_ZONES = tuple(
     for zone in ("a_k80_8", "b_k80_1", "b_k80_8", "a_v100_1", "a_v100_8", "b_v100_1")
 )
 SHORT_STARTS = 2
-OURS = "steersman"
+NEAR = 1.3
+"""Up to where the second picture looks."""
 
 
 class Task(NamedTuple):
@@ -73,6 +67,7 @@ class Task(NamedTuple):
     overhead_h: float
     starts: int
     span_h: float
+    adrs: bool = False
 
 
 class Row(NamedTuple):
@@ -91,14 +86,6 @@ class Row(NamedTuple):
     def late(self, policy: str) -> int:
         """How many jobs missed their deadline."""
         return sum(one.late for one in self.outcomes[policy])
-
-
-def traces() -> Path | None:
-    """The folder of the open zones, when it is there."""
-    given = os.environ.get("STEERSMAN_TRACES")
-    base = Path(given) if given else ROOT.parent / "shared" / "traces"
-    folder = base / "open" / "p4_spot"
-    return folder if (folder / INDEX).is_file() else None
 
 
 def _file(folder: Path, name: str) -> Path:
@@ -178,35 +165,36 @@ def run(task: Task) -> Row:
     outcomes: dict[str, list[Outcome]] = {name: [] for name in POLICIES}
     for start in starts_of(len(zones[0].up), span, task.starts):
         part = window(zones, start, case.ticks)
-        bounds.append(bounds_of(part, case))
+        bounds.append(bounds_of(part, case, least_cost))
         for name, policy in POLICIES.items():
             outcomes[name].append(simulate(part, case, policy(case)))
     return Row(task, case, tuple(bounds), {name: tuple(found) for name, found in outcomes.items()})
 
 
-def tasks_of(folder: Path, *, short: bool) -> tuple[list[Task], list[Task]]:
-    """The rows of the table of all zones, and those of the ADRS protocol."""
+def cases(folder: Path, short: bool) -> Cases[Task]:
+    """The rows of the table of all zones, then those of the ADRS protocol."""
+    if not (folder / INDEX).is_file():
+        return Cases([], [INDEX])
     starts, adrs_starts = (SHORT_STARTS, SHORT_STARTS) if short else (STARTS, ADRS_STARTS)
+    zones, missing = there(zones_of(folder))
+    adrs_zones, _ = there([_file(folder, name) for name in ADRS_ZONES])
     every = [
-        Task((zone,), deadline, OVERHEAD_H, starts, deadline)
-        for zone in zones_of(folder)
-        for deadline in DEADLINES_H
+        Task((zone,), deadline, OVERHEAD_H, starts, deadline) for zone in zones for deadline in DEADLINES_H
     ]
     adrs = [
-        Task((_file(folder, name),), deadline, overhead, adrs_starts, ADRS_SPAN_H)
-        for name in ADRS_ZONES
-        if _file(folder, name).is_file()
+        Task((zone,), deadline, overhead, adrs_starts, ADRS_SPAN_H, adrs=True)
+        for zone in adrs_zones
         for overhead in ADRS_OVERHEADS_H
         for deadline in ADRS_DEADLINES_H
     ]
-    return every, adrs
+    return Cases([*every, *adrs], missing)
 
 
 def _table(title: str, rows: Sequence[Row]) -> Table:
-    table = Table("zone", "deadline h", "launch h", "jobs", title=title)
+    table = Table(Column("zone", min_width=41), "deadline h", "launch h", "jobs", title=title)
     for name in POLICIES:
         table.add_column(name, justify="right")
-    for head in (f"{OURS}, exact", "late"):
+    for head in ("exact", "late"):
         table.add_column(head, justify="right")
     for row in rows:
         table.add_row(
@@ -239,7 +227,7 @@ def _adrs_table(figures: Mapping[str, float]) -> Table:
 
 
 def _key(name: str) -> str:
-    return name.replace(", ", "_").replace("-", "_")
+    return name.lower().replace(", ", "_").replace("-", "_")
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -276,36 +264,73 @@ def figures_of(every: Sequence[Row], adrs: Sequence[Row]) -> dict[str, float]:
             found[f"cost_over_optimum_{_key(name)}"] = _mean([row.ratio(name) for row in every])
     if adrs:
         found |= dict(_adrs(adrs))
-        found["adrs_score"] = found[f"adrs_score_{OURS}"]
+        found["adrs_score"] = found[f"adrs_score_{_key(OURS)}"]
     return {name: round(value, 6) for name, value in found.items()}
 
 
-def measured(*, short: bool) -> tuple[list[Row], list[Row]] | None:
-    """All rows, as many at once as there are processors; None without traces."""
-    folder = traces()
-    if folder is None:
-        print("no traces: set STEERSMAN_TRACES to the folder that holds open/p4_spot", file=sys.stderr)
-        return None
-    every, adrs = tasks_of(folder, short=short)
-    with ProcessPoolExecutor() as pool:
-        rows = list(pool.map(run, [*every, *adrs]))
-    return rows[: len(every)], rows[len(every) :]
+def report(rows: Sequence[Row]) -> Report:
+    """Three tables, and how the cost goes with the deadline."""
+    every, adrs = ([row for row in rows if row.task.adrs is kind] for kind in (False, True))
+    figures = figures_of(every, adrs)
+    tables = [_table("cost over optimum, all zones", every)]
+    if adrs:
+        tables += [_table("cost over optimum, ADRS protocol", adrs), _adrs_table(figures)]
+    return Report(figures, tables, [_plain(row) for row in rows], {"spot-job": _picture(every).svg()})
+
+
+def _plain(row: Row) -> dict[str, Any]:
+    return {
+        "zone": "+".join(path.name.removesuffix(".csv.gz") for path in row.task.zones),
+        "adrs": row.task.adrs,
+        "deadline_h": row.task.deadline_h,
+        "overhead_h": row.task.overhead_h,
+        "jobs": len(row.bounds),
+        "cost_over_optimum": {name: row.ratio(name) for name in POLICIES},
+        "cost_over_optimum_exact": {name: row.ratio(name, exact=True) for name in POLICIES},
+        "late_jobs": {name: row.late(name) for name in POLICIES},
+    }
+
+
+def _picture(rows: Sequence[Row]) -> Picture:
+    zones, starts = len({row.task.zones for row in rows}), rows[0].task.starts
+    deadlines = [(hours, f"{hours:g}") for hours in sorted({row.task.deadline_h for row in rows})]
+    hours = Axis("deadline of 48 h of work, hours", 48, 100, deadlines)
+    lines = list(_lines(rows))
+    near = [one._replace(points=[at for at in one.points if one.line or at[1] <= NEAR]) for one in lines]
+    return Picture(
+        "A job with a deadline: cost over the optimum",
+        f"mean over {zones} zones, {starts} starts each; the optimum knows the whole record; low is good",
+        tuple(POLICIES),
+        [
+            Panel("every policy", hours, _ratios(2.6, 0.2), lines),
+            Panel(
+                "those near the optimum", hours, _ratios(NEAR, 0.05), near, [Rule(1.08, "goal for the mean")]
+            ),
+        ],
+        2,
+    )
+
+
+def _ratios(high: float, step: float) -> Axis:
+    count = round((high - 1) / step)
+    return Axis(
+        "cost / optimum", 1.0, high, [(1 + at * step, f"{1 + at * step:g}") for at in range(count + 1)]
+    )
+
+
+def _lines(rows: Sequence[Row]) -> Iterator[Series]:
+    for name in reversed(tuple(POLICIES)):
+        points = [
+            (hours, _mean([row.ratio(name) for row in rows if row.task.deadline_h == hours]))
+            for hours in sorted({row.task.deadline_h for row in rows})
+        ]
+        yield Series(name, points, line=True)
+        yield Series(name, points)
+
+
+PROBLEM = Problem("spot-job", "p4_spot", cases, run, report)
 
 
 def measure(short: bool = False) -> dict[str, float]:
-    """Figures by name, with both tables on stderr; none without traces."""
-    rows = measured(short=short)
-    if rows is None:
-        return {}
-    every, adrs = rows
-    figures = figures_of(every, adrs)
-    console = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
-    console.print(_table("cost over optimum, all zones", every))
-    if adrs:
-        console.print(_table("cost over optimum, ADRS protocol", adrs))
-        console.print(_adrs_table(figures))
-    return figures
-
-
-if __name__ == "__main__":
-    sys.exit(command(measure, __doc__))
+    """Figures by name, with the tables on stderr; none without traces."""
+    return measured(PROBLEM, short=short)

@@ -45,6 +45,12 @@ SEEDS = (
         "numbers in the gateway",
         "steersman/dataplane/gateway/codec/tensors.py",
         "import numpy",
+        "sdk-numbers",
+    ),
+    _seed(
+        "an engine where arrivals are drawn",
+        "steersman/sim/replay/poisson.py",
+        "import onnxruntime",
         "sdk-inference",
     ),
     _seed("a parser in the control API", "steersman/app/http/gate.py", "import httptools", "sdk-data-plane"),

@@ -34,7 +34,7 @@ def test_floors_that_hold() -> None:
     figures = {"wait_ms": 5, "events_per_s": 100, "size": 10}
 
     assert _verdicts(figures) == {"wait_ms": "pass", "events_per_s": "pass", "size": ""}
-    assert run.failures(run.judge("thing", run.read_floors(TEXT)["thing"], figures)) == 0
+    assert run.failures(run.judge("thing", run.read_floors(TEXT)["thing"], figures), "full") == 0
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,16 @@ def test_floors_that_are_missed(figures: dict[str, float], verdicts: dict[str, s
     lines = run.judge("thing", run.read_floors(TEXT)["thing"], figures)
 
     assert _verdicts(figures) == verdicts
-    assert run.failures(lines) == 2
+    assert run.failures(lines, "full") == run.failures(lines, "short") == 2
+
+
+def test_a_short_run_may_leave_floors_out() -> None:
+    """What was not measured is no miss in short, but in full; what was measured is held to its floor."""
+    left_out = run.judge("thing", run.read_floors(TEXT)["thing"], {"wait_ms": 5})
+    missed = run.judge("thing", run.read_floors(TEXT)["thing"], {"wait_ms": 6})
+
+    assert (run.failures(left_out, "short"), run.failures(left_out, "full")) == (0, 1)
+    assert (run.failures(missed, "short"), run.failures(missed, "full")) == (1, 2)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ import heapq
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from steersman.decide.pack_price import model_prices
+from steersman.decide.pack_price import Size, model_prices
 from steersman.decide.pack_stock import WHOLE
 from steersman.decide.pack_value import SPREAD, Key, ModelCurves, cost, learn, model_curves
 from steersman.model.demand import Ask, Basis, PackingUpdate
@@ -65,7 +65,7 @@ class State(NamedTuple):
     """All that decisions depend on.
 
     `counts`: arrivals with a GPU so far (what is old fades); `prices`: by model, thousandths of a GPU;
-    `since_price`: arrivals since they were set.
+    `since_price`: arrivals since they were set; `largest`: by model, the largest node seen.
     """
 
     nodes: tuple[NodeState, ...] = ()
@@ -73,6 +73,7 @@ class State(NamedTuple):
     basis: Basis = Basis()
     prices: tuple[tuple[str, int], ...] = ()
     since_price: int = PRICE_PODS
+    largest: tuple[tuple[str, Size], ...] = ()
 
 
 NOTHING = State()
@@ -120,13 +121,14 @@ class _Class:
 class _Model:
     """Classes of equal nodes of one model, the log of classes born, and thousandths of GPUs free."""
 
-    __slots__ = ("base", "classes", "free", "log")
+    __slots__ = ("base", "classes", "free", "largest", "log")
 
     def __init__(self) -> None:
         self.classes: dict[Key, _Class] = {}
         self.log: list[Key] = []
         self.base = 0  # how many births came before log[0]
         self.free = 0
+        self.largest = Size()
 
     def enter(self, key: Key, name: str) -> None:
         if key not in self.classes:
@@ -176,6 +178,9 @@ class Packer:
         self._prices, self._since_price = dict(state.prices), state.since_price
         for node in state.nodes:
             self._enter(_Node(node))
+        for model, size in state.largest:
+            mine = self._models.setdefault(model, _Model())
+            mine.largest = mine.largest.with_node(*size)
         self._set_basis(state.basis)
 
     def export(self) -> State:
@@ -187,6 +192,7 @@ class Packer:
             self._basis,
             tuple(sorted(self._prices.items())),
             self._since_price,
+            tuple((model, self._models[model].largest) for model in sorted(self._models)),
         )
 
     def add_node(self, name: str, cpu_milli: int, memory_bytes: int, model: str, gpus: int) -> None:
@@ -257,8 +263,13 @@ class Packer:
         """Prices by model that were set elsewhere."""
         self._prices = dict(prices)
 
-    def news(self, counts: Mapping[Ask, int], basis: Basis, since_price: int) -> PackingUpdate | None:
-        """What there is to learn now from arrivals (`counts`), after `basis`; None: nothing yet."""
+    def news(
+        self, counts: Mapping[Ask, int], basis: Basis, since_price: int, largest: Mapping[str, Size]
+    ) -> PackingUpdate | None:
+        """What there is to learn now from arrivals (`counts`), after `basis`; None: nothing yet.
+
+        `largest`: by model, its largest node.
+        """
         arrived = sum(counts.values())
         if not is_due(arrived, basis, since_price):
             return None
@@ -267,7 +278,7 @@ class Packer:
         moved = moved and abs(free - basis.free) * 100 > FREE_CHANGE_PERCENT * basis.free
         learned = moved or arrived >= learn_at(basis)
         taught = faded(counts, arrived) if learned else dict(basis.counts)
-        prices = model_prices(taught, {m: s.free for m, s in self._models.items()})
+        prices = model_prices(taught, {m: s.free for m, s in self._models.items()}, largest)
         stock = self._stock(counts) if learned else ()
         return PackingUpdate(
             learned=learned, stock=stock, free=free if learned else 0, prices=tuple(sorted(prices.items()))
@@ -281,7 +292,8 @@ class Packer:
             self._arrived += 1
         if self._arrived < self._learn_at and (self._since_price < PRICE_PODS or not self._basis.counts):
             return
-        found = self.news(self._counts, self._basis, self._since_price)
+        largest = {m: s.largest for m, s in self._models.items()}
+        found = self.news(self._counts, self._basis, self._since_price, largest)
         assert found is not None
         if found.learned:
             self._counts = faded(self._counts, self._arrived)
@@ -350,6 +362,7 @@ class Packer:
         mine = self._models.setdefault(node.model, _Model())
         mine.enter(node.key, node.name)
         mine.free += sum(node.devices)
+        mine.largest = mine.largest.with_node(node.cpu, node.memory, len(node.devices))
 
     @staticmethod
     def _devices(node: _Node, shape: Ask, residual: int) -> tuple[int, ...]:

@@ -4,10 +4,13 @@ Theory of operation. Demand is routed so that models are used up as evenly as po
 nested bottlenecks of the fluid program). Then T_m is how many arrivals from now model m is gone, and T when
 all are. With a horizon that is unknown, uniform on [0, 2 T], a GPU of m is missed later with probability
 max(0, 1 - T_m / 2 T): that is its price (a bid price; Talluri and van Ryzin, Management Science 44, 1998).
-Prices are less their lowest: only differences move a pod. When no pod names a model, all are 0.
+Prices are less their lowest: only differences move a pod. A pod depends on the models that it names, and
+on those whose nodes are large enough for it: what takes eight GPUs needs nodes with eight, by whatever name.
+When all pods may go to all models, all prices are 0.
 """
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from steersman.decide.pack_stock import WHOLE
 from steersman.model.demand import Ask
@@ -16,6 +19,28 @@ SWEEPS_MAX = 20
 """Rounds of routing at most; each brings the fill closer to even."""
 SETTLED_SHARE = 0.001
 """Routing has settled when less than this share of the demand moved in a round."""
+
+
+class Size(NamedTuple):
+    """The largest node of a model that was seen, each part by itself."""
+
+    cpu_milli: int = 0
+    memory_bytes: int = 0
+    gpus: int = 0
+
+    def with_node(self, cpu_milli: int, memory_bytes: int, gpus: int) -> "Size":
+        """At least as large as this node."""
+        return Size(
+            max(self.cpu_milli, cpu_milli), max(self.memory_bytes, memory_bytes), max(self.gpus, gpus)
+        )
+
+    def holds(self, shape: Ask) -> bool:
+        """Whether a node of this size holds the pod when nothing else is there."""
+        return (
+            shape.cpu_milli <= self.cpu_milli
+            and shape.memory_bytes <= self.memory_bytes
+            and shape.gpus <= self.gpus
+        )
 
 
 def _fill(
@@ -51,15 +76,18 @@ def _routed(want: Mapping[tuple[str, ...], float], free: Mapping[str, int]) -> d
     return load
 
 
-def model_prices(counts: Mapping[Ask, int], free: Mapping[str, int]) -> dict[str, int]:
+def model_prices(
+    counts: Mapping[Ask, int], free: Mapping[str, int], largest: Mapping[str, Size]
+) -> dict[str, int]:
     """Price of a GPU of each model, thousandths of its size; the lowest is 0.
 
-    `counts`: arrivals by shape; `free`: thousandths of GPUs free by model. Empty: all prices are 0.
+    `counts`: arrivals by shape; by model, `free`: thousandths of GPUs, `largest`: its largest node. Empty:
+    all prices are 0.
     """
     open_models = sorted(m for m in free if free[m] > 0)
     want: dict[tuple[str, ...], float] = {}
     for s, k in sorted(counts.items()):
-        ok = tuple(m for m in open_models if not s.models or m in s.models)
+        ok = tuple(m for m in open_models if (not s.models or m in s.models) and largest[m].holds(s))
         if s.gpus and ok:
             want[ok] = want.get(ok, 0.0) + k * s.gpus * s.gpu_milli
     if len(want) < 2:

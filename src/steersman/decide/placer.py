@@ -16,6 +16,7 @@ from typing import NamedTuple
 from steersman.decide.fit import free_cores, free_memory
 from steersman.decide.pack import NodeState as PackNode
 from steersman.decide.pack import Packer, is_due
+from steersman.decide.pack_price import Size
 from steersman.model.decisions import Placement
 from steersman.model.demand import Ask, Basis, PackingUpdate
 from steersman.model.devices import will_do
@@ -77,7 +78,8 @@ class Placer:
         self._take(changed, snapshot.nodes)
         demand, packing = snapshot.demand, None
         if is_due(demand.arrived, demand.basis, demand.since_price):
-            packing = self._packer.news(self._named(demand.counts), demand.basis, demand.since_price)
+            counts, since_price = self._named(demand.counts), demand.since_price
+            packing = self._packer.news(counts, demand.basis, since_price, self._largest())
             demand = demand if packing is None else update(demand, packing)
         if not self._known or demand.basis != self._basis:
             self._basis, self._known = demand.basis, True
@@ -146,6 +148,14 @@ class Placer:
                     self._flavors[each.flavor] = count
                 if count in (0, by):  # the last of them, or the first
                     self._will_do, self._known = {}, False
+
+    def _largest(self) -> dict[str, Size]:
+        """The largest node of each flavor, by name."""
+        sizes: dict[str, Size] = {}
+        for node, flavor, devices in self._looks.values():
+            size = sizes.get(flavor.name, Size())
+            sizes[flavor.name] = size.with_node(node.cpu_milli, node.memory_bytes, len(devices))
+        return sizes
 
     def _named(self, counts: Mapping[Ask, int]) -> dict[Ask, int]:
         """The counts with the flavors that will do in place of the kinds that were asked for."""

@@ -7,7 +7,7 @@ import pytest
 
 from steersman.decide import pack, pack_price, pack_stock
 from steersman.decide.pack import NodeState, Packer, Placement, State
-from steersman.decide.pack_price import model_prices
+from steersman.decide.pack_price import Size, model_prices
 from steersman.decide.pack_stock import WHOLE, cutting_stock, knapsack, residual_worth, steps_of, unserved
 from steersman.decide.pack_value import SPREAD, Key, cost, learn, model_curves, options, phi
 from steersman.model.demand import Ask, Basis
@@ -289,20 +289,42 @@ def test_nothing_is_typical_when_no_pod_has_a_gpu() -> None:
 
 # -- prices
 
+ROOMY = dict.fromkeys("ABC", Size(1_000_000, 1 << 50, 64))
+
 
 def test_no_model_named_no_prices() -> None:
-    assert model_prices({shape(): 5, shape(0): 3}, {"A": 4000, "B": 0}) == {}
+    assert model_prices({shape(): 5, shape(0): 3}, {"A": 4000, "B": 0}, ROOMY) == {}
 
 
 def test_the_scarce_model_is_dear(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = {shape(models=("A",)): 10, shape(): 10, shape(models=("none",)): 2}
     free = {"A": 4000, "B": 40_000, "C": 0}
-    prices = model_prices(counts, free)
+    prices = model_prices(counts, free, ROOMY)
     assert prices["A"] > prices["B"] == 0
     monkeypatch.setattr(pack_price, "SWEEPS_MAX", 1)
-    assert model_prices(counts, free)["A"] > 0
+    assert model_prices(counts, free, ROOMY)["A"] > 0
 
 
 def test_a_model_that_nobody_may_use_is_free() -> None:
-    prices = model_prices({shape(models=("A",)): 1, shape(models=("B",)): 1}, {"A": 10, "B": 10, "C": 10})
+    counts = {shape(models=("A",)): 1, shape(models=("B",)): 1}
+    prices = model_prices(counts, {"A": 10, "B": 10, "C": 10}, ROOMY)
     assert prices["C"] == 0
+
+
+@pytest.mark.parametrize("large", [shape(gpus=8), shape(cpu=33_000), shape()._replace(memory_bytes=65 * GIB)])
+def test_what_needs_a_large_node_depends_on_the_models_that_have_them(large: Ask) -> None:
+    """No pod names a model, and yet the model with the large nodes is scarce."""
+    sizes = {"A": Size(64_000, 128 * GIB, 8), "B": Size(32_000, 64 * GIB, 4)}
+    free = {"A": 16_000, "B": 40_000}
+    assert model_prices({large: 10, shape(): 10}, free, sizes)["A"] > 0
+    assert model_prices({shape(gpus=4): 10, shape(): 10}, free, sizes) == {}
+    assert model_prices({shape(gpus=9): 10, shape(): 10}, free, sizes) == {}  # nowhere at all: no demand
+
+
+def test_the_largest_node_is_known_after_it_was_filled_and_exported() -> None:
+    """A packer that goes on from an export knows of a node what it was before pods lay on it."""
+    first = Packer(State(nodes=(NodeState("n", "A", 8_000, GIB, (WHOLE,) * 8),)))
+    assert first.place(Ask(8_000, GIB, 8, WHOLE)) is not None
+    again = Packer(first.export())
+    assert dict(again.export().largest) == {"A": Size(8_000, GIB, 8)}
+    assert again.export() == first.export()

@@ -23,7 +23,7 @@ from steersman.decide.hazard import HOUR_MS, SpotHistory, observe
 from steersman.decide.spot import IDLE, ON_DEMAND, JobView, Prices, decide, judge_prices, plan
 from steersman.decide.spot_plan import Table
 from steersman.model.errors import TraceError
-from steersman.sim.replay.bounds_spot_job import exact_grain, least_cost, script_grain
+from steersman.sim.replay.bounds_spot_job import Grain, exact_grain, least_cost, script_grain
 from steersman.sim.replay.result import Progress, Replay
 from steersman.sim.replay.spot_zones import DROPS, Zone, read_zones
 
@@ -41,6 +41,7 @@ Open = tuple[tuple[str, bool], ...]
 """The pools by name, and whether each can be had now."""
 Chooser = Callable[[JobView, Open], str]
 """What to hold until the next tick: IDLE, ON_DEMAND or the name of a pool that is open."""
+LeastOf = Callable[[Sequence[bytes], int, Grain, tuple[int, int]], float]
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -237,17 +238,17 @@ def steersman(case: Case) -> Chooser:
     return choose
 
 
-def bounds_of(zones: Sequence[Zone], case: Case) -> Bounds:
-    """The least cost of this job with its window of the record known."""
+def bounds_of(zones: Sequence[Zone], case: Case, least_of: LeastOf = least_cost) -> Bounds:
+    """The least cost of this job with its window of the record known. `least_of`: a faster `least_cost`."""
     priced = dict(case.prices.spot)
     pools = [zone.up for zone in zones if zone.name in priced]
     prices = (min(priced.values(), default=0) * case.tick_ms, case.prices.on_demand * case.tick_ms)
     exact = exact_grain(case.tick_ms, case.overhead_ms, case.work_ms, case.ticks)
     script = script_grain(case.tick_ms, case.overhead_ms, case.work_ms)
-    least = least_cost(pools, case.ticks, exact, prices) / HOUR_MS
+    least = least_of(pools, case.ticks, exact, prices) / HOUR_MS
     if script == exact:
         return Bounds(least, least)
-    other = least_cost(pools, case.ticks, script, prices) / HOUR_MS
+    other = least_of(pools, case.ticks, script, prices) / HOUR_MS
     return Bounds(other if math.isfinite(other) else least, least)
 
 
