@@ -62,8 +62,8 @@ class Table(Generic[V]):
                 yield from bucket.items()
 
     def sorted_items(self) -> list[tuple[str, V]]:
-        """All items by key: O(n log n), for people and for images, not for deciders."""
-        return sorted(self.items(), key=lambda item: item[0])
+        """All items by key: O(n log n), for people and for images, not for deciders; of none at once."""
+        return sorted(self.items(), key=lambda item: item[0]) if self._count else []
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Table) and dict(self.items()) == dict(other.items())

@@ -1,0 +1,159 @@
+"""A home that was lived in without faults of its own: a real engine over a simulated fleet, journaled.
+
+The programs here are `SimDriver`'s, which know nothing of how a replay models them. A job that saves goes on
+from its last save; saves take a millisecond and do not stand in its way.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from steersman.journal import MemoryJournal, SqliteJournal
+from steersman.model.events import (
+    Event,
+    FleetDeclared,
+    PolicySet,
+    RemoveRequested,
+    StopRequested,
+    WorkloadDeclared,
+)
+from steersman.model.fleet import Fleet, Node
+from steersman.model.ids import DeviceId, NodeId, WorkloadName
+from steersman.model.policy import Policy
+from steersman.model.resources import Device, Resources
+from steersman.model.snapshot import FINAL_PHASES
+from steersman.model.workload import CheckpointPolicy, Job, Retry, Workload
+from steersman.ports.driver import StartOrder
+from steersman.ports.journal import Journal
+from steersman.sensors.runs import RunSensor
+from steersman.sim.clock import VirtualClock
+from steersman.sim.driver import Behaviour, SimDriver
+from steersman.sim.gateways import SimGateways
+from steersman.sim.plane import InlineExecutor, Plane, Weather
+
+BEGIN_MS = 1_700_000_000_000
+GIB = 1 << 30
+SAVE_EVERY_MS = 10_000
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """A job of the scene. `fails`: how its first tries end, by exit code, each after half of its work."""
+
+    name: str
+    at_ms: int
+    run_ms: int
+    cpu_milli: int = 1_000
+    priority: int = 0
+    nodes: int = 1
+    gpus: int = 0
+    saves: bool = False
+    fails: tuple[int, ...] = ()
+    generation: int = 0
+
+
+def node(number: int, cpu_milli: int, gpus: int = 0, price: int | None = None) -> Node:
+    """A node of the scene."""
+    return Node(
+        id=NodeId(f"node-{number}"),
+        driver="sim",
+        cpu_milli=cpu_milli,
+        memory_bytes=64 * GIB,
+        devices=tuple(Device(id=DeviceId(f"gpu-{number}-{at}"), kind="A100") for at in range(gpus)),
+        price_usd_micro_per_hour=price,
+    )
+
+
+def declared(job: Asked) -> WorkloadDeclared:
+    """The declaration of a job."""
+    retry = Retry(on_events=("interruption", "error"), attempts_max=9)
+    saving = CheckpointPolicy(enabled=job.saves, interval_ms=SAVE_EVERY_MS if job.saves else None)
+    body = Job(run="x", num_nodes=job.nodes, retry=retry, checkpoint=saving, stop_grace_ms=2_000)
+    kinds = (("A100", job.gpus),) if job.gpus else ()
+    workload = Workload(
+        name=WorkloadName(job.name),
+        body=body,
+        resources=Resources(cpu_milli=job.cpu_milli, accelerators=kinds),
+        priority=job.priority,
+    )
+    return WorkloadDeclared(workload=workload, digest=f"{job.at_ms}")
+
+
+class Scene:
+    """One life of a home."""
+
+    weather = Weather()
+
+    def __init__(self, journal: Journal, nodes: Sequence[Node], jobs: Sequence[Asked]) -> None:
+        self.journal = journal
+        self.nodes = tuple(nodes)
+        self.jobs = {job.name: job for job in jobs}
+        self.clock = VirtualClock(BEGIN_MS)
+        self.driver = SimDriver(self.clock, self._program)
+        self.gateways = SimGateways()
+        self.chance = __import__("random").Random(1)
+        self.tries: dict[str, int] = {}
+
+    def told(self, key: object) -> None:
+        """Nobody asks."""
+
+    def _program(self, order: StartOrder) -> Behaviour:
+        job = self.jobs[order.workload]
+        if order.key.rank == 0:
+            self.tries[job.name] = self.tries.get(job.name, 0) + 1
+        attempt = self.tries[job.name]
+        saved_ms = 0
+        for report in self.driver.everything():
+            if report.key.rank == 0 and report.key.run in self.runs.get(job.name, []):
+                saved_ms += (report.checkpoints or (None,))[-1] and report.checkpoints[-1].step * SAVE_EVERY_MS or 0
+        self.runs.setdefault(job.name, []).append(order.key.run)
+        code = job.fails[attempt - 1] if attempt <= len(job.fails) else 0
+        left_ms = max(job.run_ms - saved_ms, 0)
+        return Behaviour(
+            run_ms=left_ms // 2 if code else left_ms,
+            exit_code=code,
+            checkpoint_ms=SAVE_EVERY_MS if job.saves else None,
+            term_ms=500,
+        )
+
+    runs: dict[str, list[str]] = {}
+
+    async def live(self, policy: Policy, events: Sequence[tuple[int, Event]], until_ms: int | None) -> None:
+        """All of it; until every job is final, or that long."""
+        self.runs = {}
+        asyncio.get_running_loop().set_default_executor(InlineExecutor())
+        plane = Plane(self, RunSensor)  # type: ignore[arg-type]  # a world
+        beginning = asyncio.create_task(plane.begin())
+        await self.clock.advance(1)
+        assert beginning.result()
+        first = [PolicySet(policy=policy), FleetDeclared(fleet=Fleet(name="f", nodes=self.nodes))]
+        asks: list[tuple[int, Event]] = [(1, event) for event in first]
+        asks += [(job.at_ms, declared(job)) for job in self.jobs.values()] + list(events)
+        tasks = []
+        for at_ms, event in sorted(asks, key=lambda ask: ask[0]):
+            await self.clock.advance(max(BEGIN_MS + at_ms - self.clock.now_ms(), 0))
+            tasks.append(asyncio.create_task(plane.engine.submit([event])))
+        await self.clock.advance(1)
+        while any(
+            state.phase not in FINAL_PHASES for _, state in plane.engine.snapshot.workloads.sorted_items()
+        ):
+            if until_ms is not None and self.clock.now_ms() >= BEGIN_MS + until_ms:
+                break
+            await self.clock.advance(1_000)
+        await asyncio.gather(*tasks)
+        await plane.kill()
+
+
+def lived(
+    nodes: Sequence[Node],
+    jobs: Sequence[Asked],
+    *,
+    policy: Policy = Policy(),
+    journal: Journal | None = None,
+    events: Sequence[tuple[int, Event]] = (),
+    until_ms: int | None = None,
+) -> Journal:
+    """The journal of a home in which these jobs were asked for."""
+    journal = MemoryJournal() if journal is None else journal
+    asyncio.run(Scene(journal, nodes, jobs).live(policy, events, until_ms))
+    return journal
