@@ -5,26 +5,26 @@ from its last save; saves take a millisecond and do not stand in its way.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
-from steersman.journal import MemoryJournal, SqliteJournal
+from steersman.journal import MemoryJournal
 from steersman.model.events import (
     Event,
     FleetDeclared,
     PolicySet,
-    RemoveRequested,
-    StopRequested,
     WorkloadDeclared,
 )
 from steersman.model.fleet import Fleet, Node
-from steersman.model.ids import DeviceId, NodeId, WorkloadName
+from steersman.model.ids import DeviceId, NodeId, RunId, WorkloadName
 from steersman.model.policy import Policy
 from steersman.model.resources import Device, Resources
 from steersman.model.snapshot import FINAL_PHASES
 from steersman.model.workload import CheckpointPolicy, Job, Retry, Workload
-from steersman.ports.driver import StartOrder
+from steersman.ports.driver import RankKey, StartOrder
 from steersman.ports.journal import Journal
 from steersman.sensors.runs import RunSensor
 from steersman.sim.clock import VirtualClock
@@ -49,7 +49,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     gpus: int = 0
     saves: bool = False
     fails: tuple[int, ...] = ()
-    generation: int = 0
+    grace_ms: int = 2_000
 
 
 def node(number: int, cpu_milli: int, gpus: int = 0, price: int | None = None) -> Node:
@@ -68,7 +68,7 @@ def declared(job: Asked) -> WorkloadDeclared:
     """The declaration of a job."""
     retry = Retry(on_events=("interruption", "error"), attempts_max=9)
     saving = CheckpointPolicy(enabled=job.saves, interval_ms=SAVE_EVERY_MS if job.saves else None)
-    body = Job(run="x", num_nodes=job.nodes, retry=retry, checkpoint=saving, stop_grace_ms=2_000)
+    body = Job(run="x", num_nodes=job.nodes, retry=retry, checkpoint=saving, stop_grace_ms=job.grace_ms)
     kinds = (("A100", job.gpus),) if job.gpus else ()
     workload = Workload(
         name=WorkloadName(job.name),
@@ -79,36 +79,44 @@ def declared(job: Asked) -> WorkloadDeclared:
     return WorkloadDeclared(workload=workload, digest=f"{job.at_ms}")
 
 
+class Prompt(SimDriver):
+    """A driver that tells of a save when it is made, as a real one's doorbell does."""
+
+    async def wait_changed(self, timeout_ms: int) -> None:
+        now_ms = self._clock.now_ms()
+        begun = [rank.started_ms for rank in self._ranks.values() if rank.order.job.checkpoint.enabled]
+        saves = [SAVE_EVERY_MS - (now_ms - at_ms) % SAVE_EVERY_MS for at_ms in begun]
+        await super().wait_changed(min([timeout_ms, *saves]))
+
+
 class Scene:
     """One life of a home."""
 
-    weather = Weather()
-
     def __init__(self, journal: Journal, nodes: Sequence[Node], jobs: Sequence[Asked]) -> None:
         self.journal = journal
+        self.weather = Weather()
         self.nodes = tuple(nodes)
         self.jobs = {job.name: job for job in jobs}
         self.clock = VirtualClock(BEGIN_MS)
-        self.driver = SimDriver(self.clock, self._program)
+        self.driver = Prompt(self.clock, self._program)
         self.gateways = SimGateways()
-        self.chance = __import__("random").Random(1)
-        self.tries: dict[str, int] = {}
+        self.chance = random.Random(1)
+        self.runs: dict[str, list[RunId]] = {}
 
-    def told(self, key: object) -> None:
+    def told(self, key: RankKey) -> None:
         """Nobody asks."""
 
     def _program(self, order: StartOrder) -> Behaviour:
-        job = self.jobs[order.workload]
-        if order.key.rank == 0:
-            self.tries[job.name] = self.tries.get(job.name, 0) + 1
-        attempt = self.tries[job.name]
-        saved_ms = 0
-        for report in self.driver.everything():
-            if report.key.rank == 0 and report.key.run in self.runs.get(job.name, []):
-                saved_ms += (report.checkpoints or (None,))[-1] and report.checkpoints[-1].step * SAVE_EVERY_MS or 0
-        self.runs.setdefault(job.name, []).append(order.key.run)
-        code = job.fails[attempt - 1] if attempt <= len(job.fails) else 0
-        left_ms = max(job.run_ms - saved_ms, 0)
+        job, runs = self.jobs[order.workload], self.runs.setdefault(order.workload, [])
+        if order.key.run not in runs:
+            runs.append(order.key.run)
+        steps = [
+            report.checkpoints[-1].step
+            for report in self.driver.everything()
+            if report.key.run in runs and report.key.rank == 0 and report.checkpoints
+        ]
+        code = job.fails[len(runs) - 1] if len(runs) <= len(job.fails) else 0
+        left_ms = max(job.run_ms - sum(steps) * SAVE_EVERY_MS, 0)
         return Behaviour(
             run_ms=left_ms // 2 if code else left_ms,
             exit_code=code,
@@ -116,17 +124,17 @@ class Scene:
             term_ms=500,
         )
 
-    runs: dict[str, list[str]] = {}
-
     async def live(self, policy: Policy, events: Sequence[tuple[int, Event]], until_ms: int | None) -> None:
         """All of it; until every job is final, or that long."""
-        self.runs = {}
         asyncio.get_running_loop().set_default_executor(InlineExecutor())
-        plane = Plane(self, RunSensor)  # type: ignore[arg-type]  # a world
+        plane = Plane(self, RunSensor)
         beginning = asyncio.create_task(plane.begin())
         await self.clock.advance(1)
         assert beginning.result()
-        first = [PolicySet(policy=policy), FleetDeclared(fleet=Fleet(name="f", nodes=self.nodes))]
+        first: list[Event] = [
+            PolicySet(policy=policy),
+            FleetDeclared(fleet=Fleet(name="f", nodes=self.nodes)),
+        ]
         asks: list[tuple[int, Event]] = [(1, event) for event in first]
         asks += [(job.at_ms, declared(job)) for job in self.jobs.values()] + list(events)
         tasks = []
@@ -144,16 +152,38 @@ class Scene:
         await plane.kill()
 
 
+def some_jobs(seed: int, count: int, **like: Any) -> list[Asked]:
+    """Jobs that are more than the fleet of `some_nodes` holds at once."""
+    chance = random.Random(seed)
+    return [
+        Asked(
+            name=f"job-{number:03}",
+            at_ms=chance.randrange(10, 10_000 * count),
+            run_ms=chance.randrange(1_000, 120_000),
+            cpu_milli=chance.choice((500, 1_000, 2_000)),
+            nodes=chance.choice((1, 1, 2)),
+            gpus=chance.choice((0, 0, 1)),
+            **{name: chance.choice(values) for name, values in like.items()},
+        )
+        for number in range(count)
+    ]
+
+
+def some_nodes() -> list[Node]:
+    """Two nodes with prices."""
+    return [node(0, 4_000, 2, price=1_000_000), node(1, 4_000, 1, price=2_000_000)]
+
+
 def lived(
     nodes: Sequence[Node],
     jobs: Sequence[Asked],
     *,
-    policy: Policy = Policy(),
+    policy: Policy | None = None,
     journal: Journal | None = None,
     events: Sequence[tuple[int, Event]] = (),
     until_ms: int | None = None,
 ) -> Journal:
     """The journal of a home in which these jobs were asked for."""
     journal = MemoryJournal() if journal is None else journal
-    asyncio.run(Scene(journal, nodes, jobs).live(policy, events, until_ms))
+    asyncio.run(Scene(journal, nodes, jobs).live(policy or Policy(), events, until_ms))
     return journal

@@ -33,7 +33,7 @@ MIG_SLICES = 7
 """Compute slices of a device in MIG mode."""
 
 JobKey = tuple[WorkloadName, int]
-"""A name and the number of its declaration, counted from 0: it names the same job in record and simulation."""
+"""A name and the number of its declaration, from 0: it names the same job in record and simulation."""
 Lookup = Callable[[], Snapshot]
 
 
@@ -282,4 +282,3 @@ def _ready(snapshot: Snapshot, state: ServiceState) -> int:
         if run is not None and run.state is RunState.RUNNING and run.ready_ms is not None:
             found += not ref.retiring
     return found
-

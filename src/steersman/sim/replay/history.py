@@ -10,8 +10,8 @@ What cannot be known is said in `dropped` or in the fate of a job:
 * A job that still ran at the end of the journal needs at least what was seen; that is what it is given.
 * One that never ran is given the median of those that succeeded. Neither counts in any metric.
 * A process that was lost by itself was lost at a time on a node: there it is lost again, if one is there.
-* Replicas answer as late after their start as their service's did in the median. Their crashes, times in which
-  nothing was known of a process, and times without a control plane are counted, and not replayed.
+* Replicas answer as late after their start as their service's did in the median. Their crashes, times in
+  which nothing was known of a process, and times without a control plane are counted, and not replayed.
 """
 
 from collections import Counter
@@ -133,7 +133,13 @@ def read_history(records: Iterable[Record], total: int, progress: Progress) -> t
     reading: _Reading | None = None
     for record in records:
         reading = reading or _Reading(record.at_ms)
-        reading.take(record)
+        try:
+            reading.take(record)
+        except (AssertionError, KeyError) as error:  # `fold` trusts its journal: what it meets is no history
+            raise JournalCorrupt(
+                f"event {record.position} of the journal ({record.type}) does not follow from those before",
+                hint="`steer audit --verify` tells whether it was altered; restore the home from a backup",
+            ) from error
         if record.position % TELL_EVERY == 0:
             progress(record.position / max(total, 1), "of the journal read")
     if reading is None:
@@ -291,7 +297,8 @@ class _Reading:
         done_ms = base_ms + self._came(run, tries, run.ended_ms)
         tries.seen_ms = max(tries.seen_ms, done_ms)
         if run.saved_ms is not None:
-            self._saved[lineage] = base_ms + self._came(run, tries, run.saved_ms)
+            told_ms = run.saved_ms if run.stop_ms is None else min(run.saved_ms, run.stop_ms)
+            self._saved[lineage] = base_ms + self._came(run, tries, told_ms)
         del self._told[run.id]
         if kind == "succeeded":
             tries.needs_ms = done_ms
@@ -368,7 +375,8 @@ def _work(tries: _Tries, usual: _Tries) -> Work:
         save_ms=save_ms if tries.checkpoints else None,
         stop_ms=stop_ms,
         stop_end=stop_end,
-        saves_on_stop=tries.checkpoints and (any(saved for _, _, saved in tries.stops) if tries.stops else saved),
+        saves_on_stop=tries.checkpoints
+        and (any(saved for _, _, saved in tries.stops) if tries.stops else saved),
         completed=tries.completed,
         artifacts=tries.artifacts,
     )

@@ -7,7 +7,8 @@ Metrics of a column; a mean or percentile of nothing is None, and what nobody ca
     jobs_unfinished       those that ended in the record and not here, within the limit of simulated time
     wait_s_mean, _p50, _p99     from a job's declaration to the begin of its program
     completion_s_mean     from its declaration to its end
-    slowdown_p99          completion over what it needed by itself, at least SLOWDOWN_FLOOR_MS of it; 99th percentile
+    slowdown_p99          99th percentile of completion over what it needed by itself (at least
+                          SLOWDOWN_FLOOR_MS)
     makespan_s            from the first declaration of a job to the last end
     core_utilisation      leased core time over the capacity of nodes that were there, in that time
     device_utilisation    the same of devices
@@ -44,7 +45,7 @@ Metric = int | float | None
 
 
 class Column(msgspec.Struct, frozen=True, kw_only=True):
-    """One policy. `cores` are (seconds after the begin, leased cores); `waits_s` quantiles from least to most.
+    """One policy. `cores`: (seconds after the begin, leased cores). `waits_s`: quantiles, the least first.
 
     `policy` None: this is what happened.
     """
@@ -140,18 +141,22 @@ def _column(name: str, policy: Policy | None, history: History, books: Books) ->
     return Column(
         name=name,
         policy=policy,
-        metrics={key: round(value, 6) if isinstance(value, float) else value for key, value in metrics.items()},
+        metrics={
+            key: round(value, 6) if isinstance(value, float) else value for key, value in metrics.items()
+        },
         cores=tuple((at_ms / 1000, rate / 1000) for at_ms, rate in books.cores.points()),
         waits_s=_quantiles(waits),
     )
 
 
 def _counted(history: History) -> list[tuple[JobKey, Work]]:
-    return sorted(((key, work) for key, work in history.works.items() if work.counts), key=lambda item: item[0])
+    return sorted(
+        ((key, work) for key, work in history.works.items() if work.counts), key=lambda item: item[0]
+    )
 
 
 def _waits(jobs: Iterable[tuple[Job, Work]], now_ms: int) -> Iterable[float]:
-    """Seconds. One that never began has waited until now; one that ended without a begin did not wait for it."""
+    """Seconds. One that never began has waited until now; one that ended without a begin is left out."""
     for job, _ in jobs:
         if job.started_ms is not None:
             yield (job.started_ms - job.declared_ms) / 1000

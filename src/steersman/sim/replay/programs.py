@@ -26,7 +26,7 @@ WorkOf = Callable[[StartOrder], Work]
 
 
 class _Rank(msgspec.Struct, kw_only=True):
-    """A started rank. `base_ms` is what its lineage had saved, `own_end_ms` when it ends if nobody stops it."""
+    """A started rank. `base_ms` is what its lineage had saved, `own_end_ms` when it ends unless stopped."""
 
     order: StartOrder
     work: Work
@@ -158,7 +158,11 @@ class Programs:
 
     def _plan(self, rank: _Rank) -> None:
         """Work out when it ends by itself."""
-        work, goal_ms, end = rank.work, rank.work.needs_ms, RankEnd(exit_code=0, completed=rank.work.completed)
+        work, goal_ms, end = (
+            rank.work,
+            rank.work.needs_ms,
+            RankEnd(exit_code=0, completed=rank.work.completed),
+        )
         rank.own_end_ms = None
         if rank.fault is not None:
             fault = work.faults[rank.fault]
