@@ -21,7 +21,7 @@ COLOURS = ("#8a8a8a", "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#5
 DASHES = ("2 3", "none", "8 4", "12 3 3 3", "5 2", "1 2", "14 5", "3 6")
 HOUR_S = 3600.0
 WAIT_S_LEAST = 1.0
-TICKS = 5
+TICKS = 6
 
 STYLE = """
 :root { color-scheme: light dark; --ground: #ffffff; --text: #1b1b1b; --faint: #5c5c5c; --line: #d4d4d4; }
@@ -150,7 +150,8 @@ def _cores(columns: Sequence[Column]) -> str:
     end_s = max((column.cores[-1][0] for column in columns if column.cores), default=0.0) or 1.0
     unit_s, unit = _time_unit(end_s)
     most = max((rate for column in columns for _, rate in column.cores), default=0.0) or 1.0
-    top = _ceiling(most)
+    step = _ceiling(most / TICKS)
+    top = ceil(most / step) * step
     drawn = [*_grid_y(top, "leased cores")]
     drawn += [
         _text(LEFT + tick * unit_s / end_s * PLOT, 296, _number(tick), "middle", "faint")
@@ -165,13 +166,13 @@ def _cores(columns: Sequence[Column]) -> str:
 
 def _waits(columns: Sequence[Column]) -> str:
     longest = max((wait for column in columns for wait in column.waits_s[-1:]), default=0.0)
-    decades = max(ceil(log10(max(longest, 10 * WAIT_S_LEAST))), 1)
+    decades = log10(max(longest, 10 * WAIT_S_LEAST)) + 0.02
 
     def x_of(wait_s: float) -> float:
         return LEFT + log10(max(wait_s, WAIT_S_LEAST)) / decades * PLOT
 
     drawn = [*_grid_y(100, "jobs that waited no longer, %")]
-    for decade in range(decades + 1):
+    for decade in range(floor(decades) + 1):
         words = f"≤ {10**decade}" if decade == 0 else f"{10**decade:,}"
         x = x_of(10.0**decade)
         drawn.append(f'<line class="grid" x1="{x:.1f}" y1="20" x2="{x:.1f}" y2="{BOTTOM}"/>')
