@@ -16,13 +16,14 @@ from steersman.model.events import (
     Event,
     FleetDeclared,
     PolicySet,
+    Signal,
     WorkloadDeclared,
 )
 from steersman.model.fleet import Fleet, Node
 from steersman.model.ids import DeviceId, NodeId, RunId, WorkloadName
 from steersman.model.policy import Policy
 from steersman.model.resources import Device, Resources
-from steersman.model.snapshot import FINAL_PHASES
+from steersman.model.snapshot import FINAL_PHASES, Snapshot
 from steersman.model.workload import CheckpointPolicy, Job, Retry, Workload
 from steersman.ports.driver import RankKey, StartOrder
 from steersman.ports.journal import Journal
@@ -31,10 +32,13 @@ from steersman.sim.clock import VirtualClock
 from steersman.sim.driver import Behaviour, SimDriver
 from steersman.sim.gateways import SimGateways
 from steersman.sim.plane import InlineExecutor, Plane, Weather
+from steersman.sim.replay.simulate import Watch
 
 BEGIN_MS = 1_700_000_000_000
 GIB = 1 << 30
 SAVE_EVERY_MS = 10_000
+READY_MS = 1_500
+"""When a replica answers, after its start."""
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +83,15 @@ def declared(job: Asked) -> WorkloadDeclared:
     return WorkloadDeclared(workload=workload, digest=f"{job.at_ms}")
 
 
+class Lost(msgspec.Struct, frozen=True, kw_only=True):
+    """The processes of a job are lost, by nobody's decision."""
+
+    workload: str
+
+
+Said = Event | Signal | Lost
+
+
 class Prompt(SimDriver):
     """A driver that tells of a save when it is made, as a real one's doorbell does."""
 
@@ -103,10 +116,23 @@ class Scene:
         self.chance = random.Random(1)
         self.runs: dict[str, list[RunId]] = {}
 
+    def lose(self, name: str) -> None:
+        """A process of that job is gone, and what it left too."""
+        for report in self.driver.everything():
+            if report.state == "running" and report.key.run in self.runs.get(name, []):
+                self.driver.kill(report.key, "lost")
+
+    def _over(self, snapshot: Snapshot, until_ms: int | None) -> bool:
+        if until_ms is not None:
+            return self.clock.now_ms() >= BEGIN_MS + until_ms
+        return all(state.phase in FINAL_PHASES for _, state in snapshot.workloads.sorted_items())
+
     def told(self, key: RankKey) -> None:
         """Nobody asks."""
 
     def _program(self, order: StartOrder) -> Behaviour:
+        if order.job.program != "command":
+            return Behaviour(run_ms=None, ready_ms=READY_MS, term_ms=0)
         job, runs = self.jobs[order.workload], self.runs.setdefault(order.workload, [])
         if order.key.run not in runs:
             runs.append(order.key.run)
@@ -124,29 +150,31 @@ class Scene:
             term_ms=500,
         )
 
-    async def live(self, policy: Policy, events: Sequence[tuple[int, Event]], until_ms: int | None) -> None:
+    async def live(self, policy: Policy, events: Sequence[tuple[int, Said]], until_ms: int | None) -> None:
         """All of it; until every job is final, or that long."""
         asyncio.get_running_loop().set_default_executor(InlineExecutor())
-        plane = Plane(self, RunSensor)
+        watch = Watch(RunSensor(self.driver))
+        plane = Plane(self, lambda _: watch)
         beginning = asyncio.create_task(plane.begin())
         await self.clock.advance(1)
         assert beginning.result()
-        first: list[Event] = [
+        first: list[Said] = [
             PolicySet(policy=policy),
             FleetDeclared(fleet=Fleet(name="f", nodes=self.nodes)),
         ]
-        asks: list[tuple[int, Event]] = [(1, event) for event in first]
+        asks: list[tuple[int, Said]] = [(1, event) for event in first]
         asks += [(job.at_ms, declared(job)) for job in self.jobs.values()] + list(events)
         tasks = []
         for at_ms, event in sorted(asks, key=lambda ask: ask[0]):
             await self.clock.advance(max(BEGIN_MS + at_ms - self.clock.now_ms(), 0))
-            tasks.append(asyncio.create_task(plane.engine.submit([event])))
+            if isinstance(event, Signal):
+                watch.signals.append(event)  # the next look tells, at most two seconds later
+            elif isinstance(event, Lost):
+                self.lose(event.workload)
+            else:
+                tasks.append(asyncio.create_task(plane.engine.submit([event])))
         await self.clock.advance(1)
-        while any(
-            state.phase not in FINAL_PHASES for _, state in plane.engine.snapshot.workloads.sorted_items()
-        ):
-            if until_ms is not None and self.clock.now_ms() >= BEGIN_MS + until_ms:
-                break
+        while not self._over(plane.engine.snapshot, until_ms):
             await self.clock.advance(1_000)
         await asyncio.gather(*tasks)
         await plane.kill()
@@ -180,7 +208,7 @@ def lived(
     *,
     policy: Policy | None = None,
     journal: Journal | None = None,
-    events: Sequence[tuple[int, Event]] = (),
+    events: Sequence[tuple[int, Said]] = (),
     until_ms: int | None = None,
 ) -> Journal:
     """The journal of a home in which these jobs were asked for."""

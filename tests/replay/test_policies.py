@@ -14,6 +14,8 @@ from tests.replay.history_scene import (
     BEGIN_MS,
     SAVE_EVERY_MS,
     Asked,
+    Lost,
+    Said,
     declared,
     lived,
     node,
@@ -28,16 +30,21 @@ from steersman.model.events import (
     HomeCreated,
     NodeHealth,
     RemoveRequested,
+    ServiceDeclared,
+    Signal,
     StopRequested,
 )
 from steersman.model.ids import NodeId, WorkloadName
 from steersman.model.policy import Policy
+from steersman.model.resources import Resources
+from steersman.model.service import OnnxModel, Scaling, Service
+from steersman.model.signals import ARRIVALS, LATENCY, ONGOING
 from steersman.ports.journal import Journal
 from steersman.sensors.runs import RunSensor
 from steersman.sim.replay import history as histories
 from steersman.sim.replay import simulate as simulations
 from steersman.sim.replay.books import Books
-from steersman.sim.replay.history import INSIDE, OUTSIDE, History, read_history
+from steersman.sim.replay.history import INSIDE, OUTSIDE, History, Loss, read_history
 from steersman.sim.replay.policies import RECORDED, SIMULATED, Comparison, compare
 from steersman.sim.replay.result import silent
 from steersman.sim.replay.simulate import Simulated, simulate
@@ -195,7 +202,7 @@ def test_what_was_said_of_a_job_that_had_ended_waits_for_its_end() -> None:
         Asked(name="b", at_ms=5_000, run_ms=40_000, priority=3),
     ]
     done = WorkloadName("b")
-    events: list[tuple[int, Event]] = [
+    events: list[tuple[int, Said]] = [
         (50_000, declared(msgspec.structs.replace(jobs[1], at_ms=50_000))),
         (51_000, StopRequested(workload=done)),
         (200_000, RemoveRequested(workload=done)),
@@ -216,12 +223,65 @@ def test_what_was_said_of_a_job_that_had_ended_waits_for_its_end() -> None:
 
 def test_a_dead_node_dies_again_and_its_jobs_go_on_elsewhere() -> None:
     jobs = [Asked(name="a", at_ms=10, run_ms=60_000, cpu_milli=2_000, saves=True)]
-    events: list[tuple[int, Event]] = [(25_000, NodeHealth(node=NodeId("node-0"), health="dead"))]
+    events: list[tuple[int, Said]] = [(25_000, NodeHealth(node=NodeId("node-0"), health="dead"))]
     journal = lived([node(0, 2_000), node(1, 2_000)], jobs, events=events)
     recorded, found = again(journal)
     assert recorded.restarts == found.books.restarts == 1
     assert recorded.lost_core_ms == pytest.approx(found.books.lost_core_ms, rel=0.01)
     assert farthest_ms(recorded, found.books) <= 20
+
+
+def test_a_lost_process_is_lost_again_where_it_was() -> None:
+    jobs = [Asked(name="a", at_ms=10, run_ms=60_000, cpu_milli=2_000, saves=True)]
+    journal = lived([node(0, 2_000)], jobs, events=[(25_000, Lost(workload="a"))])
+    recorded, found = again(journal)
+    assert recorded.restarts == found.books.restarts == 1
+    assert farthest_ms(recorded, found.books) <= 20
+    assert found.unmet == 0
+    history, _ = read(journal)
+    elsewhere = msgspec.structs.replace(
+        history,
+        happenings=tuple(
+            msgspec.structs.replace(item, what=msgspec.structs.replace(item.what, node=NodeId("gone")))
+            if isinstance(item.what, Loss)
+            else item
+            for item in history.happenings
+        ),
+    )
+    found = simulate(elsewhere, None, RunSensor, silent)
+    assert (found.unmet, found.books.restarts) == (1, 0)
+
+
+def test_services_are_sized_by_the_load_that_was_recorded() -> None:
+    """Replicas take cores and time to load, and the objective is judged in the record alone."""
+    service = Service(
+        name=WorkloadName("web"),
+        model=OnnxModel(path="/m", digest="sha256:1"),
+        resources=Resources(cpu_milli=500),
+        scaling=Scaling(min_replicas=1, max_replicas=3, latency_p99_ms=500, downscale_delay_ms=5_000),
+        slo_latency_p99_ms=100,
+    )
+    events: list[tuple[int, Said]] = [(1_000, ServiceDeclared(service=service, digest="1"))]
+    for at_ms, ongoing, latency_us in (
+        (30_000, 5_500, 50_000),
+        (60_000, 5_500, 150_000),
+        (90_000, 500, 50_000),
+    ):
+        for name, value in ((ONGOING, ongoing), (ARRIVALS, 1_000), (LATENCY, latency_us)):
+            events.append((at_ms, Signal(name=name, subject="web", value=value)))
+    journal = lived([node(0, 4_000, price=1_000_000)], [], events=events, until_ms=180_000)
+    found = compared(journal, other=Policy(backoff_ms_base=1))
+    before, own, other = (column.metrics for column in found.columns)
+    short = before["service_short_share"]
+    assert isinstance(short, float)
+    assert 0.02 < short < 0.1, "two replicas and the first, each until it answers"
+    assert own["service_short_share"] == pytest.approx(short, abs=0.01)
+    assert before["slo_missed_share"] == pytest.approx(30 / 70, abs=0.03), "until the journal ends"
+    assert (own["slo_missed_share"], other["slo_missed_share"]) == (None, None)
+    assert own["core_utilisation"] == pytest.approx(before["core_utilisation"], rel=0.02)
+    assert own["cost_usd"] == pytest.approx(before["cost_usd"], rel=0.02)
+    most = [max(rate for _, rate in column.cores) for column in found.columns]
+    assert most == pytest.approx([most[0]] * 3)
 
 
 @pytest.mark.parametrize("seed", range(8))

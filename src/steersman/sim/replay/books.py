@@ -128,7 +128,7 @@ class Books:
         """The next event; `before` gives the state that it was added to."""
         match event:
             case Observed():
-                self._pass_to(event.now_ms, before)
+                self.pass_to(event.now_ms, before)
             case WorkloadDeclared():
                 key = self.numbers.declared(position, event.workload.name)
                 self.jobs[key] = Job(declared_ms=self.now_ms)
@@ -145,8 +145,7 @@ class Books:
                 for decision in event.decisions:
                     self._decided(decision, before)
 
-    def pass_time(self, now_ms: int) -> None:
-        """Nothing happened until then."""
+    def _pass(self, now_ms: int) -> None:
         since_ms, self.now_ms = self.now_ms, max(now_ms, self.now_ms)
         passed = self.now_ms - since_ms
         if not passed:
@@ -160,9 +159,10 @@ class Books:
             sums.cost = None if self._cost_rate is None else sums.cost + self._cost_rate * passed
         self.cores.add(since_ms, self.now_ms, self._core_rate)
 
-    def _pass_to(self, now_ms: int, before: Lookup) -> None:
+    def pass_to(self, now_ms: int, before: Lookup) -> None:
+        """Nothing happened until then; `before` gives the state meanwhile."""
         since_ms = self.now_ms
-        self.pass_time(now_ms)
+        self._pass(now_ms)
         snapshot = before()
         for _, state in snapshot.services.sorted_items():
             self._serve(snapshot, state, self.now_ms - since_ms)

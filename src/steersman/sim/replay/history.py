@@ -185,7 +185,7 @@ class _Reading:
     def end(self) -> History:
         """After the last."""
         snapshot = self._folded()
-        self.books.pass_time(self._at_ms)
+        self.books.pass_to(self._at_ms, self._folded)
         for _, state in snapshot.workloads.sorted_items():
             self._cut_off(snapshot, state)
         cut = Counter(tries.fate for tries in self._tries.values())

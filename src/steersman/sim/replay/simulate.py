@@ -166,7 +166,8 @@ class _World:
                 task.cancel()
             if not self._plane.engine.stats().failures:  # one that failed is not asked for more
                 await self._plane.kill()
-        self.books.pass_time(self.clock.now_ms())
+        snapshot = self._plane.engine.snapshot
+        self.books.pass_to(self.clock.now_ms(), lambda: snapshot)
         return Simulated(
             books=self.books,
             events=self.journal.head().position,
