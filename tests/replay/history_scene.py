@@ -1,7 +1,7 @@
 """A home that was lived in without faults of its own: a real engine over a simulated fleet, journaled.
 
 The programs here are `SimDriver`'s, which know nothing of how a replay models them. A job that saves goes on
-from its last save; saves take a millisecond and do not stand in its way.
+from its last save; saves take no time.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from steersman.model.policy import Policy
 from steersman.model.resources import Device, Resources
 from steersman.model.snapshot import FINAL_PHASES, Snapshot
 from steersman.model.workload import CheckpointPolicy, Job, Retry, Workload
-from steersman.ports.driver import RankKey, StartOrder
+from steersman.ports.driver import RankKey, RankReport, StartOrder
 from steersman.ports.journal import Journal
 from steersman.sensors.runs import RunSensor
 from steersman.sim.clock import VirtualClock
@@ -93,7 +93,16 @@ Said = Event | Signal | Lost
 
 
 class Prompt(SimDriver):
-    """A driver that tells of a save when it is made, as a real one's doorbell does."""
+    """A driver that tells of a save when it is made, and that it took no time, as is true of `SimDriver`."""
+
+    async def observe(self) -> Sequence[RankReport]:
+        return [
+            msgspec.structs.replace(
+                report,
+                checkpoints=tuple(msgspec.structs.replace(save, save_ms=0) for save in report.checkpoints),
+            )
+            for report in await super().observe()
+        ]
 
     async def wait_changed(self, timeout_ms: int) -> None:
         now_ms = self._clock.now_ms()

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -27,6 +28,7 @@ from steersman.journal import MemoryJournal, SqliteJournal
 from steersman.model.errors import JournalCorrupt, SteersmanError
 from steersman.model.events import (
     Event,
+    FleetDeclared,
     HomeCreated,
     NodeHealth,
     RemoveRequested,
@@ -44,10 +46,12 @@ from steersman.sensors.runs import RunSensor
 from steersman.sim.replay import history as histories
 from steersman.sim.replay import simulate as simulations
 from steersman.sim.replay.books import Books
-from steersman.sim.replay.history import INSIDE, OUTSIDE, History, Loss, read_history
+from steersman.sim.replay.history import INSIDE, OUTSIDE, Happening, History, Loss, read_history
 from steersman.sim.replay.policies import RECORDED, SIMULATED, Comparison, compare
+from steersman.sim.replay.programs import Programs
 from steersman.sim.replay.result import silent
 from steersman.sim.replay.simulate import Simulated, simulate
+from steersman.sim.replay.work import Work
 from steersman.sim.storm import storm
 
 PATIENT = Policy(preempt_run_ms_min=3_000)
@@ -100,6 +104,50 @@ def test_with_evictions_and_saves_it_is_as_it_was_but_for_the_saves(seed: int) -
     assert recorded.evictions == found.books.evictions > 0
     assert farthest_ms(recorded, found.books) <= 50
     assert found.books.lost_core_ms == pytest.approx(recorded.lost_core_ms, rel=0.01)
+
+
+WRONG: dict[str, Callable[[Work], Work]] = {
+    "needs more": lambda work: msgspec.structs.replace(work, needs_ms=(work.needs_ms or 0) + 1_000),
+    "begins late": lambda work: msgspec.structs.replace(work, start_ms=300),
+    "never fails": lambda work: msgspec.structs.replace(work, faults=()),
+    "never saves": lambda work: msgspec.structs.replace(work, save_ms=None),
+    "saves slowly": lambda work: msgspec.structs.replace(work, save_ms=None if work.save_ms is None else 500),
+    "ends at once when told": lambda work: msgspec.structs.replace(work, stop_ms=0),
+    "saves when told": lambda work: msgspec.structs.replace(work, saves_on_stop=work.save_ms is not None),
+}
+
+
+@pytest.mark.parametrize(
+    "wrong", [*WRONG, "forgets what was saved", "another policy", "late", "one node less"]
+)
+def test_a_simulation_that_is_wrong_is_not_as_it_was(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted bugs: each moves some begin or end by more than is allowed above."""
+    jobs = some_jobs(1, 30, saves=(True, True, False), priority=(0, 0, 1, 2), fails=((), (), (3,)))
+    history, recorded = read(lived(some_nodes(), jobs, policy=PATIENT))
+    assert farthest_ms(recorded, simulate(history, None, RunSensor, silent).books) <= 50
+    policy, happenings = None, history.happenings
+    works = {key: WRONG.get(wrong, lambda work: work)(work) for key, work in history.works.items()}
+    match wrong:
+        case "forgets what was saved":
+            monkeypatch.setattr(Programs, "_settle", lambda *_: None)
+        case "another policy":
+            policy = msgspec.structs.replace(PATIENT, preempt_attempts_per_cycle=0)
+        case "late":
+            happenings = tuple(msgspec.structs.replace(item, at_ms=item.at_ms + 60) for item in happenings)
+        case "one node less":
+            happenings = tuple(_smaller(item) for item in happenings)
+    changed = msgspec.structs.replace(history, works=works, happenings=happenings)
+    found = simulate(changed, policy, RunSensor, silent)
+    with pytest.raises(AssertionError):
+        assert found.unfinished == 0
+        assert farthest_ms(recorded, found.books) <= 50
+
+
+def _smaller(item: Happening) -> Happening:
+    if not isinstance(item.what, FleetDeclared):
+        return item
+    fleet = msgspec.structs.replace(item.what.fleet, nodes=item.what.fleet.nodes[:1])
+    return msgspec.structs.replace(item, what=FleetDeclared(fleet=fleet))
 
 
 def test_another_policy_makes_something_else_of_it() -> None:

@@ -1,6 +1,7 @@
 """A policy as a file: every field is a key; what does not fit is refused with path, line, nearest key."""
 
 import contextlib
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -36,6 +37,13 @@ def test_every_field_of_the_policy_can_be_written() -> None:
     assert parse_policy(text, "p.json") == default
     assert set(FIELDS) == set(msgspec.structs.asdict(default))
     assert set(FIELDS) >= AT_LEAST_ONE
+
+
+def test_the_examples_are_policies() -> None:
+    files = sorted((Path(__file__).parents[3] / "examples" / "policies").iterdir())
+    assert len(files) == 2
+    for file in files:
+        assert parse_policy(file.read_text(), str(file)) != Policy()
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,7 @@ from steersman.ports.journal import Record
 from steersman.sim.replay.books import Books, JobKey
 from steersman.sim.replay.result import Progress
 from steersman.sim.replay.work import Fate, Fault, Work, along
+from steersman.sim.replay.work import Progress as Made
 from steersman.state.ends import run_end_kind, worst_end
 from steersman.state.fold import fold
 
@@ -273,11 +274,18 @@ class _Reading:
         if run.stop is None:
             self._dropped["replicas that ended by themselves"] += 1
 
-    def _came(self, run: Run, tries: _Tries, until_ms: int) -> int:
+    def _came(self, run: Run, tries: _Tries, until_ms: int) -> Made:
         """How far a run that began had come by then, from where it began."""
         began_ms = run.started_ms or until_ms
         told = [(max(at_ms - began_ms, 0), interval) for at_ms, interval in self._told.get(run.id, [])]
-        return along(max(until_ms - began_ms, 0), told, tries.save_ms).done_ms
+        return along(max(until_ms - began_ms, 0), told, tries.save_ms)
+
+    def _saved_when_told(self, run: Run, tries: _Tries) -> bool:
+        """Whether its last save was made because it was told to end; one that was due then tells nothing."""
+        if run.saved_ms is None or run.stop_ms is None or run.ended_ms is None or run.saved_ms < run.stop_ms:
+            return False
+        due_ms = self._came(run, tries, run.ended_ms).saved_at_ms
+        return due_ms is None or due_ms < run.stop_ms - (run.started_ms or 0)
 
     def _tried(self, tries: _Tries, state: WorkloadState, run: Run) -> None:
         kind, lineage = run_end_kind(run), (state.spec.name, state.lineage)
@@ -291,15 +299,15 @@ class _Reading:
         if tries.start_ms is None:
             tries.start_ms = max(run.started_ms - run.decided_ms, 0)
         tries.longest_ms = max(tries.longest_ms, run.ended_ms - run.started_ms)
-        told = self._told.pop(run.id, [])
+        told = self._told.get(run.id)
         tries.interval_ms = told[0][1] if told else run.interval_ms
-        self._told[run.id] = told
-        done_ms = base_ms + self._came(run, tries, run.ended_ms)
+        done_ms = base_ms + self._came(run, tries, run.ended_ms).done_ms
         tries.seen_ms = max(tries.seen_ms, done_ms)
+        when_told = self._saved_when_told(run, tries)
         if run.saved_ms is not None:
-            told_ms = run.saved_ms if run.stop_ms is None else min(run.saved_ms, run.stop_ms)
-            self._saved[lineage] = base_ms + self._came(run, tries, told_ms)
-        del self._told[run.id]
+            saved_ms = run.stop_ms if when_told and run.stop_ms is not None else run.saved_ms
+            self._saved[lineage] = base_ms + self._came(run, tries, saved_ms).done_ms
+        self._told.pop(run.id, None)
         if kind == "succeeded":
             tries.needs_ms = done_ms
             tries.completed = any(end.completed for end in ends)
@@ -310,8 +318,7 @@ class _Reading:
             )
         elif run.stop is not None and run.stop != "rank-failed":
             stop_ms = run.stop_ms or run.ended_ms
-            saved = run.saved_ms is not None and run.saved_ms >= stop_ms
-            tries.stops.append((max(run.ended_ms - stop_ms, 0), worst_end(run), saved))
+            tries.stops.append((max(run.ended_ms - stop_ms, 0), worst_end(run), when_told))
         elif kind != "interruption":
             tries.faults.append(Fault(progress_ms=done_ms, ends=ends))
         elif run.id not in self._with_node:
@@ -329,7 +336,7 @@ class _Reading:
         run = None if state.run is None else snapshot.runs[state.run]
         if run is not None and run.started_ms is not None:
             tries.save_ms = state.save_ms
-            came_ms = self._came(run, tries, run.ended_ms or self._at_ms)
+            came_ms = self._came(run, tries, run.ended_ms or self._at_ms).done_ms
             tries.seen_ms = max(tries.seen_ms, self._saved.get((state.spec.name, state.lineage), 0) + came_ms)
 
 
