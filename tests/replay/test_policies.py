@@ -98,7 +98,7 @@ def test_under_its_own_policy_every_job_begins_and_ends_when_it_did(seed: int) -
 
 @pytest.mark.parametrize("seed", range(3))
 def test_with_evictions_and_saves_it_is_as_it_was_but_for_the_saves(seed: int) -> None:
-    """The scene's saves take no time of the job, the replay's do: a millisecond each, and what follows."""
+    """What is told later than it was made (saves, where a timer alone decides) may move a little."""
     jobs = some_jobs(seed, 30, saves=(True, True, False), priority=(0, 0, 1, 2))
     recorded, found = again(lived(some_nodes(), jobs, policy=PATIENT))
     assert recorded.evictions == found.books.evictions > 0
@@ -122,7 +122,7 @@ WRONG: dict[str, Callable[[Work], Work]] = {
 )
 def test_a_simulation_that_is_wrong_is_not_as_it_was(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted bugs: each moves some begin or end by more than is allowed above."""
-    jobs = some_jobs(1, 30, saves=(True, True, False), priority=(0, 0, 1, 2), fails=((), (), (3,)))
+    jobs = some_jobs(2, 30, saves=(True, True, False), priority=(0, 0, 1, 2), fails=((), (), (3,)))
     history, recorded = read(lived(some_nodes(), jobs, policy=PATIENT))
     assert farthest_ms(recorded, simulate(history, None, RunSensor, silent).books) <= 50
     policy, happenings = None, history.happenings
@@ -138,9 +138,15 @@ def test_a_simulation_that_is_wrong_is_not_as_it_was(wrong: str, monkeypatch: py
             happenings = tuple(_smaller(item) for item in happenings)
     changed = msgspec.structs.replace(history, works=works, happenings=happenings)
     found = simulate(changed, policy, RunSensor, silent)
-    with pytest.raises(AssertionError):
-        assert found.unfinished == 0
-        assert farthest_ms(recorded, found.books) <= 50
+    assert found.unfinished or recorded.restarts != found.books.restarts or far(recorded, found.books)
+
+
+def far(recorded: Books, simulated: Books) -> bool:
+    """More than is allowed above, or not to be compared at all."""
+    try:
+        return farthest_ms(recorded, simulated) > 50
+    except AssertionError:
+        return True
 
 
 def _smaller(item: Happening) -> Happening:

@@ -2,9 +2,10 @@
 
 Theory of operation. What a rank is at an instant follows from when it began, what its job needs, and what it
 was told (see `work`); the driver wakes its sensor when one begins, saves for the first time, is ready or
-ends. Later saves are told with whatever is told next: `freshen` asks for that before a decision may rest on
-them. How far a job has come is kept by lineage, as the checkpoint folder of a real job is. All ranks of a
-gang do the same, but for the ends of a failure, which are those that were recorded.
+ends. Later saves are told with whatever is told next, so that a decision for which a timer alone asks may not
+know the newest; `freshen` asks for them before something comes from outside. How far a job has come is kept
+by lineage, as the checkpoint folder of a real job is. All ranks of a gang do the same, but for the ends of a
+failure, which are those that were recorded.
 """
 
 import asyncio
