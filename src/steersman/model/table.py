@@ -61,8 +61,8 @@ class Table(Generic[V]):
             yield from bucket.items()
 
     def sorted_items(self) -> list[tuple[str, V]]:
-        """All items by key: O(n log n), for people and for images, not for deciders."""
-        return sorted(self.items(), key=lambda item: item[0])
+        """All items by key: O(n log n), for people and for images, not for deciders; of none at once."""
+        return sorted(self.items(), key=lambda item: item[0]) if self._count else []
 
     def keys_unlike(self, other: "Table[V]") -> Iterator[str]:
         """Keys whose values may differ from another version's: those of the buckets that are not shared."""

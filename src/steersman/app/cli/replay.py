@@ -17,11 +17,12 @@ import msgspec
 import typer
 
 from steersman.app.cli.options import Home, Json, settings_of, takes
+from steersman.app.cli.replay_policies import home_of, replay_policies
 from steersman.app.cli.say import columns, note, say, say_json
 from steersman.app.settings import check_home
 from steersman.journal.sqlite import SqliteJournal
 from steersman.model.decisions import Decision
-from steersman.model.errors import ConflictError, HomeError
+from steersman.model.errors import ConflictError
 from steersman.sim.replay.journal import redecide
 from steersman.sim.replay.result import Progress, Replay, silent
 
@@ -41,7 +42,7 @@ PROBLEMS: Mapping[str, Problem] = {
     "autoscale": Problem("autoscale", "requests"),
     "spot-job": Problem("spot_job", "zone"),
 }
-_OWN = ("problem", "files", "json", "journal", "home")
+_OWN = ("problem", "files", "json", "journal", "policy", "html", "home")
 DIFFERS = 1
 WORDS_MAX = 5
 
@@ -66,8 +67,17 @@ class Asked:
     ] = None
     journal: Annotated[
         Path | None,
-        typer.Option("--journal", metavar="FOLDER", help="A home: decide it again.", show_default=False),
+        typer.Option(
+            "--journal",
+            metavar="FILE",
+            help="A home, or its journal.db: decide it again.",
+            show_default=False,
+        ),
     ] = None
+    policy: Annotated[
+        list[Path] | None, _file("with a journal: run its history under this policy too; may be repeated")
+    ] = None
+    html: Annotated[Path | None, _file("with --policy: draw the comparison into this file")] = None
     nodes: Annotated[Path | None, _file("packing: the nodes")] = None
     pods: Annotated[Path | None, _file("packing: the pods")] = None
     jobs: Annotated[Path | None, _file("jobs: the jobs")] = None
@@ -100,8 +110,11 @@ class Asked:
 def replay(asked: Asked) -> int:
     """Put a recorded trace before the deciders that decide live, and print what came of it.
 
-    Without a problem, a home's own journal: whether they would decide as they did. Exits 1 when not.
+    Without a problem, a home's own journal: whether they would decide as they did; exits 1 when not. With
+    --policy, what other policies would have made of its history.
     """
+    if asked.policy or asked.html is not None:
+        return _side_by_side(asked)
     if asked.journal is not None or not asked.problem:
         return _again(asked, asked.journal or settings_of(asked.home).home)
     if asked.problem not in PROBLEMS:
@@ -118,13 +131,22 @@ def replay(asked: Asked) -> int:
     return 0
 
 
-def _again(asked: Asked, home: Path) -> int:
+def _side_by_side(asked: Asked) -> int:
+    if asked.problem or asked.files:
+        raise ConflictError(
+            "--policy and --html are for a journal, not for a problem",
+            hint="steer replay --journal FILE --policy FILE",
+        )
+    if not asked.policy:
+        raise ConflictError("--html draws policies, and none is given", hint="give --policy FILE")
+    journal = asked.journal or settings_of(asked.home).home
+    return replay_policies(journal, asked.policy, asked.html, _progress(asked), as_json=asked.json)
+
+
+def _again(asked: Asked, journal: Path) -> int:
     if asked.problem:
         raise ConflictError("a problem or a journal, not both", hint="steer replay --journal FOLDER")
-    if not home.exists():
-        raise HomeError(
-            f"there is no home at {home}", hint="give --journal FOLDER, or a problem and its trace"
-        )
+    home = home_of(journal)
     check_home(home)
     with contextlib.closing(SqliteJournal.open_reader(home)) as reader:
         found = redecide(reader.read(), reader.head().position, _progress(asked))
