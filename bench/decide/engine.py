@@ -17,10 +17,10 @@ from pathlib import Path
 from steersman.engine.engine import Engine
 from steersman.engine.parts import Parts
 from steersman.journal.memory import MemoryJournal
-from steersman.model.demand import Ask
 from steersman.model.events import FleetDeclared, WorkloadDeclared
 from steersman.model.fleet import Fleet, Node
 from steersman.model.ids import DeviceId, NodeId, WorkloadName
+from steersman.model.packing import Ask
 from steersman.model.resources import ALTERNATIVES, ANY_KIND, WHOLE_MILLI, Device, Resources
 from steersman.model.workload import Job, Workload
 from steersman.ports.driver import StartOrder

@@ -13,7 +13,7 @@ from itertools import accumulate
 
 from steersman.decide.pack import NodeState
 from steersman.decide.pack_stock import WHOLE
-from steersman.model.demand import Ask
+from steersman.model.packing import Ask
 
 CPU_MILLI_NORM, GPU_MILLI_NORM = 128_000, 8_000
 """Of best fit: the largest node, as published."""

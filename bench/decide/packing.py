@@ -24,7 +24,7 @@ from bench.decide.packing_bound import bound_pct
 from bench.decide.picture import Axis, Panel, Picture, Series
 from bench.decide.problem import OURS, Cases, Problem, Report, measured, there
 from steersman.decide.pack import Packer, State
-from steersman.model.demand import Ask
+from steersman.model.packing import Ask
 from steersman.sim.replay.packing import Cluster, Tally, arrivals, read_nodes, read_pods
 
 NODES = "openb_nodes.csv.gz"

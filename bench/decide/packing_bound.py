@@ -11,7 +11,7 @@ import numpy as np
 from scipy.optimize import linprog  # type: ignore[import-untyped]  # scipy has no types
 
 from steersman.decide.pack_stock import WHOLE
-from steersman.model.demand import Ask
+from steersman.model.packing import Ask
 
 
 def bound_pct(order: Sequence[Ask], capacity: int, arrived_pct: float = 100) -> float:

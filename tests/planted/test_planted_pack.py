@@ -14,7 +14,7 @@ from steersman.decide import pack, pack_stock, pack_value
 from steersman.decide.pack import Packer, State
 from steersman.decide.pack_stock import cutting_stock
 from steersman.decide.pack_value import SPREAD, Key
-from steersman.model.demand import Ask
+from steersman.model.packing import Ask
 
 FINDING = settings(
     max_examples=3000, deadline=None, database=None, phases=[Phase.generate],

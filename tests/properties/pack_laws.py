@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from steersman.decide.pack import NodeState, Packer, Placement, State
 from steersman.decide.pack_stock import WHOLE
-from steersman.model.demand import Ask
+from steersman.model.packing import Ask
 
 SHARES = (100, 250, 333, 500, 650, 900, WHOLE)
 MODELS = ("A", "B")

@@ -24,8 +24,8 @@ from typing import NamedTuple
 from steersman.decide.pack_price import Size, model_prices
 from steersman.decide.pack_stock import WHOLE
 from steersman.decide.pack_value import SPREAD, Key, ModelCurves, cost, learn, model_curves
-from steersman.model.demand import Ask, Basis, PackingUpdate
-from steersman.state.demand import faded
+from steersman.model.packing import Ask, Basis, PackingUpdate
+from steersman.state.packing import faded
 
 WARM_PODS = 8
 """GPU arrivals before anything is learned: plain best fit until then."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from steersman.decide.pack_stock import WHOLE
-from steersman.model.demand import Ask
+from steersman.model.packing import Ask
 
 SWEEPS_MAX = 20
 """Rounds of routing at most; each brings the fill closer to even."""

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from steersman.decide.pack_stock import WHOLE, Steps, residual_worth, steps_of
-from steersman.model.demand import Ask, Basis
+from steersman.model.packing import Ask, Basis
 
 COVER_PERCENT = 95
 """Typical pods: the most frequent, up to this share of GPU arrivals (the value of FGD)."""

@@ -18,16 +18,16 @@ from steersman.decide.pack import NodeState as PackNode
 from steersman.decide.pack import Packer, is_due
 from steersman.decide.pack_price import Size
 from steersman.model.decisions import Placement
-from steersman.model.demand import Ask, Basis, PackingUpdate
 from steersman.model.devices import will_do
 from steersman.model.fleet import Node
 from steersman.model.ids import DeviceId, NodeId
+from steersman.model.packing import Ask, Basis, PackingUpdate
 from steersman.model.resources import ALTERNATIVES, ANY_KIND, WHOLE_MILLI
 from steersman.model.snapshot import NodeState, Shape, Snapshot
 from steersman.model.table import Table, TableEditor
-from steersman.state.demand import ask_of, update
 from steersman.state.derive import takes_work
 from steersman.state.draft import Draft
+from steersman.state.packing import ask_of, update
 
 
 class Flavor(NamedTuple):

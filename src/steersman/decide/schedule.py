@@ -24,7 +24,7 @@ from steersman.decide.fit import what_lacks
 from steersman.decide.placer import Placer
 from steersman.decide.start import try_start
 from steersman.model.decisions import Decision, Hold, Reserve, Stop
-from steersman.model.demand import PackingUpdate
+from steersman.model.packing import PackingUpdate
 from steersman.model.reasons import Code, reason
 from steersman.model.snapshot import RunState, Shape, Snapshot, WorkloadState
 from steersman.model.table import Entry

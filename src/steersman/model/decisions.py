@@ -8,8 +8,8 @@ from typing import Literal
 
 import msgspec
 
-from steersman.model.demand import PackingUpdate
 from steersman.model.ids import DeviceId, NodeId, RunId, WorkloadName
+from steersman.model.packing import PackingUpdate
 from steersman.model.reasons import Reason
 from steersman.model.resources import WHOLE_MILLI, Resources
 from steersman.model.workload import Workload

@@ -10,9 +10,9 @@ from typing import Literal
 import msgspec
 
 from steersman.model.decisions import Decision
-from steersman.model.demand import PackingUpdate
 from steersman.model.fleet import Fleet
 from steersman.model.ids import NodeId, RunId, WorkloadName
+from steersman.model.packing import PackingUpdate
 from steersman.model.policy import Policy
 from steersman.model.service import ApiKey, Gateway, Service
 from steersman.model.workload import Workload

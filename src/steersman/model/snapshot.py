@@ -13,9 +13,9 @@ from typing import NamedTuple
 import msgspec
 
 from steersman.model.decisions import Outcome, Placement, Reservation, StopCause
-from steersman.model.demand import Demand
 from steersman.model.fleet import Node
 from steersman.model.ids import DecisionId, DeviceId, QueueName, RunId, WorkloadName
+from steersman.model.packing import Demand
 from steersman.model.policy import Policy
 from steersman.model.reasons import Reason
 from steersman.model.resources import WHOLE_MILLI, Sharing

@@ -9,8 +9,8 @@ put. Index editors are opened when first needed: a batch copies only what it tou
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
-from steersman.model.demand import Demand, PackingUpdate
 from steersman.model.ids import NodeId, WorkloadName
+from steersman.model.packing import Demand, PackingUpdate
 from steersman.model.snapshot import (
     Indexes,
     NodeSize,
@@ -22,8 +22,8 @@ from steersman.model.snapshot import (
     WorkloadState,
 )
 from steersman.model.table import Entry, SortedSeq, SortedSeqEditor
-from steersman.state.demand import arrive, update
 from steersman.state.derive import WorkloadEntries, node_entry, node_size, part_entries, workload_entries
+from steersman.state.packing import arrive, update
 
 
 class _Lazy:

@@ -6,8 +6,8 @@ by no other, so it needs no versions: another build folds the journal.
 
 import msgspec
 
-from steersman.model.demand import Ask, Basis, Demand
 from steersman.model.ids import NodeId, RunId
+from steersman.model.packing import Ask, Basis, Demand
 from steersman.model.policy import Policy
 from steersman.model.service import ApiKey, Gateway
 from steersman.model.snapshot import NodeState, Run, ServiceState, Snapshot, WorkloadState

@@ -10,8 +10,8 @@ from steersman.decide.pack import NodeState, Packer, Placement, State
 from steersman.decide.pack_price import Size, model_prices
 from steersman.decide.pack_stock import WHOLE, cutting_stock, knapsack, residual_worth, steps_of, unserved
 from steersman.decide.pack_value import SPREAD, Key, cost, learn, model_curves, options, phi
-from steersman.model.demand import Ask, Basis
-from steersman.state import demand
+from steersman.model.packing import Ask, Basis
+from steersman.state import packing
 
 GIB = 1 << 30
 
@@ -185,7 +185,7 @@ def test_the_names_of_a_class_stay_bounded(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_old_arrivals_fade(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demand, "MIX_MAX", 100)
+    monkeypatch.setattr(packing, "MIX_MAX", 100)
     one = packer(node("a", 8, cpu=10**6))
     for _ in range(500):
         one.place(shape(share=100))

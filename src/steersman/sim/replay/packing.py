@@ -20,8 +20,8 @@ import msgspec
 
 from steersman.decide.pack import NodeState, Packer, State
 from steersman.decide.pack_stock import WHOLE
-from steersman.model.demand import Ask
 from steersman.model.errors import TraceError
+from steersman.model.packing import Ask
 from steersman.sim.replay.result import Progress, Replay
 from steersman.sim.replay.tables import Read, amount, check_new, head_of, read_table, whole, word
 

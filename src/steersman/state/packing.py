@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from msgspec.structs import replace
 
-from steersman.model.demand import Ask, Basis, Demand, PackingUpdate
+from steersman.model.packing import Ask, Basis, Demand, PackingUpdate
 from steersman.model.resources import ALTERNATIVES, ANY_KIND, WHOLE_MILLI
 from steersman.model.snapshot import Shape
 
