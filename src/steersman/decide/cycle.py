@@ -11,6 +11,7 @@ Rule 3: the plan follows from the snapshot alone; the same snapshot gives the sa
 
 from steersman.decide.admit import admit
 from steersman.decide.autoscale import autoscale
+from steersman.decide.foresight import Memo
 from steersman.decide.recover import recover
 from steersman.decide.rollout import rollout
 from steersman.decide.schedule import schedule
@@ -21,8 +22,8 @@ from steersman.state.apply import apply_decision
 from steersman.state.draft import Draft
 
 
-def decide(snapshot: Snapshot) -> Plan:
-    """Everything that should be done now, and when to look again."""
+def decide(snapshot: Snapshot, memo: Memo | None = None) -> Plan:
+    """Everything that should be done now, and when to look again. A memo makes it quicker, and no other."""
     decisions: list[Decision] = []
     wakes: list[int | None] = []
 
@@ -33,7 +34,7 @@ def decide(snapshot: Snapshot) -> Plan:
         return after
 
     snapshot = propose(recover(snapshot))
-    snapshot = propose(*autoscale(snapshot))
+    snapshot = propose(*autoscale(snapshot, memo))
     snapshot = propose(*rollout(snapshot))
     admitted = admit(snapshot)
     snapshot = propose(admitted)

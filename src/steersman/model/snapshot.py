@@ -12,6 +12,7 @@ from enum import StrEnum
 import msgspec
 
 from steersman.model.decisions import Outcome, Placement, Reservation, StopCause
+from steersman.model.demand import Demand
 from steersman.model.fleet import Node
 from steersman.model.ids import DecisionId, DeviceId, RunId, WorkloadName
 from steersman.model.policy import Policy
@@ -172,7 +173,7 @@ class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
     again that one's. `serving` has taken over, `rolling` is on its way, `failed` was given up and is not
     tried again. `replicas` are in order of their making; there were `spawned` in all. `desired` and
     `desired_ms` are autoscale's memory, `target` its word. `cold_start_ms` is what the last replica took from
-    its decision to its first answer.
+    its decision to its first answer. `demand` is what came, while there is a forecast.
     """
 
     spec: Service
@@ -192,6 +193,7 @@ class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
     spawned: int = 0
     signals: tuple[SignalValue, ...] = ()
     cold_start_ms: int | None = None
+    demand: Demand | None = None
     reason: Reason | None = None
     stop_requested: bool = False
     removing: bool = False
@@ -235,6 +237,7 @@ class Indexes(msgspec.Struct, frozen=True, kw_only=True):
     held        (name,) of declared workloads that wait for the fleet to change
     dependents  workload → names that wait for its artifacts, sorted
     live        (run,) of runs that have not ended
+    foreseen    (name,) of services that have a forecast
     """
 
     attention: SortedSeq = SortedSeq()
@@ -246,6 +249,7 @@ class Indexes(msgspec.Struct, frozen=True, kw_only=True):
     held: SortedSeq = SortedSeq()
     dependents: Table[tuple[WorkloadName, ...]] = Table()
     live: SortedSeq = SortedSeq()
+    foreseen: SortedSeq = SortedSeq()
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):

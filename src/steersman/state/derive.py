@@ -206,4 +206,7 @@ def rebuild(snapshot: Snapshot) -> Indexes:
         held=SortedSeq.of(held),
         dependents=Table.of((source, tuple(names)) for source, names in sorted(dependents.items())),
         live=SortedSeq.of(live),
+        foreseen=SortedSeq.of(
+            (name,) for name, state in snapshot.services.sorted_items() if state.spec.scaling.foresees
+        ),
     )

@@ -115,6 +115,7 @@ class Draft:
         self.victims = _Lazy(indexes.victims)
         self.timers = _Lazy(indexes.timers)
         self.live = _Lazy(indexes.live)
+        self.foreseen = _Lazy(indexes.foreseen)
         self.pending: _Family[Shape] = _Family(indexes.pending)
         self.capacity: _Family[Signature] = _Family(indexes.capacity)
         self.sizes = dict(indexes.sizes)
@@ -221,5 +222,6 @@ class Draft:
                 sizes=dict(sorted(self.sizes.items())),
                 dependents=self.dependents.freeze(),
                 live=self.live.freeze(),
+                foreseen=self.foreseen.freeze(),
             ),
         )

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 import msgspec
 
 from steersman.decide.cycle import decide
+from steersman.decide.foresight import Memo
 from steersman.engine.validate import still_valid
 from steersman.model.codec import decode_event, encode_event
 from steersman.model.decisions import Decision
@@ -83,6 +84,7 @@ class _Walk:
         self._cycle: _Cycle | None = None
         self.events = self.cycles = self.decisions = self.differing = self.unrecorded = self.unknown = 0
         self.differences: list[Difference] = []
+        self._memo = Memo()
 
     def take(self, record: Record) -> None:
         """The next event."""
@@ -101,7 +103,7 @@ class _Walk:
         if cycle is not None and cycle.plan is None:
             cycle.left -= 1
             if not cycle.left:
-                cycle.plan = decide(self._folded()).decisions
+                cycle.plan = decide(self._folded(), self._memo).decisions
                 self.cycles += 1
 
     def end(self) -> Redecided:
