@@ -52,16 +52,16 @@ def autoscale(snapshot: Snapshot, memo: Memo | None = None) -> Verdicts:
         decision, wake_at_ms = _judge(state, _chosen(state, found.votes), snapshot.now_ms)
         decisions += [] if decision is None else [decision]
         wakes += [wake_at_ms, _window_ends_ms(declared, snapshot.now_ms)]
-        if found.foresight is not None and state.demand is not None:
+        if found.foresight is not None:
             decisions += _learn(declared, found.foresight)
-            wakes.append(look_at_ms(state.demand, snapshot.now_ms))
+        wakes.append(look_at_ms(declared, snapshot.now_ms))
     return Verdicts(tuple(decisions), min((at for at in wakes if at is not None), default=None))
 
 
 def ballot(snapshot: Snapshot, state: ServiceState, memo: Memo | None = None) -> Ballot:
     """What everything asks for, before the bounds that are in force."""
     found = votes(snapshot, state)
-    foresight = foresee(state, memo)
+    foresight = foresee(state, snapshot.now_ms, memo)
     if foresight is None:
         return Ballot(found, None)
     return Ballot((*found, _of_forecast(state, foresight)), foresight)

@@ -6,6 +6,9 @@ together give its state now, whoever works it out. That takes up to LEARN_TICKS 
 engine keeps a `Memo`: it spares the steps that were made already, may be thrown away at any time, and changes
 no answer.
 
+The longer the arrivals have not changed, the rarer one looks (`looked_ms`), and after SETTLED_MS not at all: a
+steady load wakes nobody. Ticks that ended since the last look count when there is a reason for the next one.
+
 What a service is sized by stays what it is between two `Learn` decisions, and one is due when a figure has
 moved. The cold start is the slowest of the last ones within a factor of two, for the evidence is of fleets
 that pay it: when it is another, or the objective is, evidence is gathered anew. Without a measured capacity
@@ -34,10 +37,11 @@ SLO_S_MIN = 2 * TICK_S
 BUDGET_PPM = 10_000
 """One request in a hundred may wait longer: what the 99th percentile says."""
 COLD_START_S_MAX = 3_600
-SETTLED_MS = 3 * 3_600_000
-"""Arrivals that have not changed for longer than any hold of a forecast give no other number with time."""
+SETTLED_MS = TICK_MS << 11
+"""2.8 hours. Arrivals that have not changed for longer than any hold of a forecast give no other number with
+time. A look falls on it."""
 PATIENCE = 4
-"""The longer they have not changed, the rarer one looks: after a quarter of that time again."""
+"""One looks about so many times while the time without a change doubles."""
 
 
 class Foresight(NamedTuple):
@@ -49,28 +53,36 @@ class Foresight(NamedTuple):
     ticks: int
 
 
+class Kept(NamedTuple):
+    """A foresight, and what the past was that it is of."""
+
+    key: tuple[int, int, int]
+    foresight: Foresight
+
+
 class Memo:
     """What was worked out last for each service. A disposable copy: without it the answers are the same."""
 
     def __init__(self) -> None:
-        self.known: dict[WorkloadName, tuple[tuple[int, int, int], Foresight]] = {}
+        self.known: dict[WorkloadName, Kept] = {}
 
 
-def foresee(state: ServiceState, memo: Memo | None = None) -> Foresight | None:
+def foresee(state: ServiceState, now_ms: int, memo: Memo | None = None) -> Foresight | None:
     """What is known of what will come; None: not enough is."""
     demand = state.demand
-    if demand is None or not demand.ticks and demand.learned is None:
+    if demand is None:
         return None
-    begun = _begun(state, demand)
-    if begun is None:
-        return None
+    until = _counted(demand, now_ms)
+    learned, name = demand.learned, state.spec.name
+    if learned is None or memo is None:
+        begun = _begun(state, demand)
+        return None if begun is None else _caught_up(begun, demand, until)
     # A later declaration, a later `Learn`, or ticks that were dropped: what was worked out is of another past.
-    name, key = state.spec.name, (state.declared_at, begun.ticks, demand.first)
-    if memo is None or demand.learned is None:
-        return _caught_up(begun, demand)
-    known = memo.known.get(name)
-    found = _caught_up(known[1] if known is not None and known[0] == key else begun, demand)
-    memo.known[name] = (key, found)
+    key, known = (state.declared_at, learned.ticks, demand.first), memo.known.get(name)
+    usable = known is not None and known.key == key and known.foresight.ticks <= until
+    begun = known.foresight if known is not None and usable else _remembered(state, learned)
+    found = _caught_up(begun, demand, until)
+    memo.known[name] = Kept(key, found)
     return found
 
 
@@ -101,13 +113,28 @@ def due(state: ServiceState, foresight: Foresight) -> Learned | None:
     )
 
 
-def look_at_ms(demand: Demand, now_ms: int) -> int | None:
-    """When the forecast may have become another though nothing new was heard. None: not before that."""
-    still_ms = now_ms - demand.moved_ms
-    if demand.open_ms is None or still_ms > SETTLED_MS:
+def looked_ms(demand: Demand, now_ms: int) -> int:
+    """How long after their last change the arrivals were last looked at; tick by tick, then ever rarer."""
+    still_ms = min(now_ms - demand.moved_ms, SETTLED_MS)
+    return still_ms // _step_ms(still_ms) * _step_ms(still_ms)
+
+
+def look_at_ms(state: ServiceState, now_ms: int) -> int | None:
+    """When to look again though nothing was heard. None: not before something is."""
+    demand = state.demand
+    if demand is None or demand.open_ms is None or now_ms - demand.moved_ms >= SETTLED_MS:
         return None
-    ticks = max(still_ms // PATIENCE // TICK_MS, 1)
-    return demand.open_ms + ticks * TICK_MS
+    if demand.learned is None and sizing_of(state, None) is None:
+        return None
+    return demand.moved_ms + looked_ms(demand, now_ms) + _step_ms(now_ms - demand.moved_ms)
+
+
+def _step_ms(still_ms: int) -> int:
+    """The time between two looks. Each is a multiple of the shorter ones: no look is ever taken back."""
+    step_ms = TICK_MS
+    while step_ms * 2 * PATIENCE <= still_ms:
+        step_ms *= 2
+    return step_ms
 
 
 def sizing_of(state: ServiceState, before: Sizing | None) -> Sizing | None:
@@ -140,12 +167,15 @@ def _cold_start_s(measured_ms: int, before: Sizing | None) -> int:
 
 def _begun(state: ServiceState, demand: Demand) -> Foresight | None:
     """Where to go on from: what was recorded, or the first tick that is kept."""
-    learned = demand.learned
-    if learned is None:
-        sizing = sizing_of(state, None)
-        if sizing is None:
-            return None
-        return Foresight(start(_service(sizing), demand.ticks[0].replicas), sizing, 0, demand.first)
+    if demand.learned is not None:
+        return _remembered(state, demand.learned)
+    sizing = sizing_of(state, None)
+    if sizing is None or not demand.ticks:
+        return None
+    return Foresight(start(_service(sizing), demand.ticks[0].replicas), sizing, 0, demand.first)
+
+
+def _remembered(state: ServiceState, learned: Learned) -> Foresight:
     if learned.policy == POLICY:
         known = msgspec.json.decode(learned.evidence, type=State)
     else:  # another build's policy remembers otherwise
@@ -153,16 +183,26 @@ def _begun(state: ServiceState, demand: Demand) -> Foresight | None:
     return Foresight(known, learned.sizing, learned.carry_milli, learned.ticks)
 
 
-def _caught_up(foresight: Foresight, demand: Demand) -> Foresight:
-    """After all ticks that have ended."""
+def _counted(demand: Demand, now_ms: int) -> int:
+    """The number of the first tick that had not ended when one looked last."""
+    if demand.open_ms is None:
+        return demand.end
+    since_ms = demand.open_ms - (demand.moved_ms + looked_ms(demand, now_ms))
+    return demand.end - max(-(-since_ms // TICK_MS), 0)
+
+
+def _caught_up(foresight: Foresight, demand: Demand, until: int) -> Foresight:
+    """After all ticks before that number."""
     service, (state, sizing, carry_milli, ticks) = _service(foresight.sizing), foresight
-    at = demand.first
+    begin = demand.first
     for run in demand.ticks:
-        for _ in range(max(at + run.count - max(ticks, at), 0)):
+        end = min(begin + run.count, until)
+        ticks = max(ticks, begin)
+        while ticks < end:
             requests, carry_milli = divmod(carry_milli + run.work_milli, 1_000)
             state = observe(state, service, _tick(run, requests))
-        at += run.count
-        ticks = max(ticks, at)
+            ticks += 1
+        begin += run.count
     return Foresight(state, sizing, carry_milli, ticks)
 
 

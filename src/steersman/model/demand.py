@@ -57,7 +57,8 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     """The ticks since number `first`, and the open one.
 
     `open_ms` is when the open tick began; None while no time passes. In it `came` (thousandths of a request
-    a second, times milliseconds) had been added up at `at_ms`. `moved_ms` is when the arrivals last changed.
+    a second, times milliseconds) had been added up at `at_ms`. `moved_ms` is when the arrivals last changed, or
+    time began to pass.
     """
 
     open_ms: int | None = None

@@ -31,7 +31,7 @@ def _passed(draft: Draft, state: ServiceState) -> Demand | None:
     if demand is None or _known(state.signals, ARRIVALS) is None:
         return demand
     if demand.open_ms is None:
-        return replace(demand, open_ms=now_ms, at_ms=now_ms, came=0)
+        return replace(demand, open_ms=now_ms, at_ms=now_ms, came=0, moved_ms=now_ms)
     return _ended(draft, state, demand, demand.open_ms) if now_ms - demand.open_ms >= TICK_MS else demand
 
 

@@ -324,7 +324,7 @@ def test_a_fixed_number_of_replicas_needs_no_signal() -> None:
 
 
 def test_signals_that_nobody_asked_for_are_not_said() -> None:
-    bench = Bench(Scaling(min_replicas=1, max_replicas=2))
+    bench = Bench(Scaling(min_replicas=1, max_replicas=2, forecast=False))
     bench.process()
     bench.write()
     bench.look()
