@@ -2,61 +2,27 @@
 
 from math import pi, sin
 
-import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from msgspec.structs import replace
-from tests.scenarios.home import Home, declared, fleet, job, node
-from tests.scenarios.serving import Shop, replicas, served, service, up
-from tests.scenarios.test_scaling import moves
+from tests.properties.forecast_laws import CAPACITY, LARGE, MANY, forecast, seen, shop
+from tests.scenarios.serving import Shop, replicas, service, up
 
-from steersman.decide.autoscale import autoscale, ballot, desired
+from steersman.decide.autoscale import ballot
+from steersman.decide.capacity import tick_of
 from steersman.decide.foresight import (
     LEARN_TICKS,
     POLICY,
     RESIZE_TICKS,
     SETTLED_MS,
     TICK_S,
-    Memo,
     foresee,
-    look_at_ms,
-    looked_ms,
 )
-from steersman.decide.capacity import tick_of
-from steersman.model.demand import TICK_MS, TICKS_KEPT_MAX, Demand, Ticks
 from steersman.model.decisions import Learn
-from steersman.model.events import ControlPlaneStarted, Observed, Signal
+from steersman.model.demand import TICK_MS, TICKS_KEPT_MAX, Ticks
+from steersman.model.events import ControlPlaneStarted
 from steersman.model.reasons import Code
-from steersman.model.service import Scaling, Window
+from steersman.model.service import Scaling
 from steersman.model.snapshot import ServiceState
 from steersman.model.table import Table
-from steersman.state.fold import fold
-
-LARGE = fleet(node("here", cores=64, gib=128))
-CAPACITY = 10_000
-"""A replica does ten requests a second."""
-MANY = replicas(1, 20)
-
-
-def shop(scaling: Scaling = MANY) -> Shop:
-    """A service that is ready, of which it is known what a replica can do."""
-    made = up(LARGE, spec=service(scaling=scaling))
-    made.tell(capacity_milli=CAPACITY, ongoing_milli=500, queued_milli=0, arrivals_milli=4_000)
-    return made
-
-
-def seen(made: Home, name: str = "digits") -> tuple[int, ...]:
-    """Work of the ticks that are kept."""
-    demand = made.snapshot.services[name].demand
-    assert demand is not None
-    return tuple(run.work_milli for run in demand.ticks for _ in range(run.count))
-
-
-def forecast(made: Home) -> int:
-    """What the forecast votes for."""
-    state = made.snapshot.services["digits"]
-    found = [vote for vote in ballot(made.snapshot, state).votes if vote.reason.code is Code.SCALE_FORECAST]
-    return found[0].replicas if found else 0
 
 
 def learnt(made: Home) -> list[Learn]:
@@ -140,49 +106,6 @@ def test_what_is_fixed_or_wants_no_forecast_keeps_no_ticks() -> None:
     assert made.snapshot.indexes.foreseen.first() is None
 
 
-@given(
-    news=st.lists(
-        st.tuples(
-            st.sampled_from((0, 400, 1_000, 4_999, 5_000, 12_345, 100_000, 9_000_000)),
-            st.one_of(st.none(), st.integers(0, 50_000)),
-            st.booleans(),
-        ),
-        min_size=1,
-        max_size=30,
-    )
-)
-@settings(max_examples=60)
-def test_no_request_is_lost_and_batches_make_no_difference(
-    news: list[tuple[int, int | None, bool]],
-) -> None:
-    """Each event alone gives the state of one batch; ticks hold what came, but for the part of the open one."""
-    made = up(LARGE, spec=service(scaling=MANY))
-    base, now_ms, events = made.snapshot, made.now_ms, []
-    came, since_ms, rate, lost = 0, now_ms, None, False
-    for after_ms, value, told in news:
-        now_ms += after_ms
-        came += (rate or 0) * (now_ms - since_ms)
-        since_ms = now_ms
-        if told:
-            rate = value
-            lost |= value is None
-        signals = (Signal(name="arrivals_milli", subject="digits", value=value),) if told else ()
-        events.append(Observed(now_ms=now_ms, signals=signals))
-    numbered = list(enumerate(events, start=base.position + 1))
-    whole, single = fold(base, numbered), base
-    for pair in numbered:
-        single = fold(single, [pair])
-    assert whole == single
-    demand = whole.services["digits"].demand
-    assert demand is not None
-    kept = sum(run.count for run in demand.ticks)
-    assert kept <= TICKS_KEPT_MAX
-    assert all(run.count > 0 for run in demand.ticks)
-    if not lost and kept < TICKS_KEPT_MAX:
-        in_ticks = 1_000 * sum(run.work_milli * run.count for run in demand.ticks) + demand.came
-        assert in_ticks + (rate or 0) * (now_ms - demand.at_ms if demand.open_ms is not None else 0) == came
-
-
 # ---- what is learnt -------------------------------------------------------------------------------------
 
 
@@ -226,7 +149,8 @@ def test_another_cold_start_or_another_policy_begins_the_evidence_anew() -> None
     made.pass_ms(60_000)
     state = made.service()
     assert state.cold_start_ms is not None
-    first = state.demand.learned  # type: ignore[union-attr]  # it has one
+    assert state.demand is not None
+    first = state.demand.learned
     assert first is not None
     slow = replace(state, cold_start_ms=90_000)
     found = foresee(slow, made.now_ms)
@@ -251,28 +175,6 @@ def _with(made: Shop, state: ServiceState) -> Table[ServiceState]:
     return editor.freeze()
 
 
-@given(
-    rates=st.lists(
-        st.tuples(st.sampled_from((1_000, 5_000, 7_000, 60_000, 900_000)), st.integers(0, 90_000)),
-        min_size=1,
-        max_size=25,
-    )
-)
-@settings(max_examples=15, deadline=None)
-def test_a_memo_changes_no_plan_and_a_vote_never_lowers(rates: list[tuple[int, int]]) -> None:
-    """With the memo of all cycles before, or none, one decides the same; and the forecast is a lower bound."""
-    made, memo = shop(), Memo()
-    for after_ms, rate in rates:
-        made.tell(arrivals_milli=rate, after_ms=after_ms)
-        state = made.service()
-        assert autoscale(made.snapshot, memo) == autoscale(made.snapshot)
-        mute = replace(state, spec=replace(state.spec, scaling=replace(MANY, forecast=False)), demand=None)
-        alone = desired(made.snapshot, mute).replicas
-        both = desired(made.snapshot, state).replicas
-        assert both == min(max(alone, forecast(made)), MANY.max_replicas)
-        assert MANY.min_replicas <= state.target <= MANY.max_replicas
-
-
 # ---- when one looks -------------------------------------------------------------------------------------
 
 
@@ -289,24 +191,6 @@ def test_the_longer_nothing_moves_the_rarer_one_looks_and_then_not_at_all() -> N
         assert len(looks) < 200
     assert looks[-1] - SETTLED_MS < 2 * TICK_MS
     assert len(set(looks)) < 60
-
-
-@given(moved_ms=st.integers(0, 10_000), still=st.integers(0, 2 * SETTLED_MS))
-def test_no_look_is_taken_back_and_the_next_is_when_it_is_said(moved_ms: int, still: int) -> None:
-    demand = Demand(open_ms=moved_ms, at_ms=moved_ms, moved_ms=moved_ms)
-    state = replace(_SHOP.service(), demand=demand)
-    now_ms = moved_ms + still
-    looked, at_ms = looked_ms(demand, now_ms), look_at_ms(state, now_ms)
-    assert 0 <= looked <= still
-    if at_ms is None:
-        assert looked == SETTLED_MS
-    else:
-        assert looked_ms(demand, at_ms - 1) == looked < looked_ms(demand, at_ms) == at_ms - moved_ms
-
-
-_SHOP = shop()
-
-
 
 
 def test_ticks_are_as_long_as_the_policy_asks() -> None:

@@ -6,8 +6,8 @@ together give its state now, whoever works it out. That takes up to LEARN_TICKS 
 engine keeps a `Memo`: it spares the steps that were made already, may be thrown away at any time, and changes
 no answer.
 
-The longer the arrivals have not changed, the rarer one looks (`looked_ms`), and after SETTLED_MS not at all: a
-steady load wakes nobody. Ticks that ended since the last look count when there is a reason for the next one.
+The longer the arrivals have not changed, the rarer one looks (`looked_ms`), and after SETTLED_MS not at all:
+a steady load wakes nobody. Ticks that ended since the last look count when there is a reason for the next.
 
 What a service is sized by stays what it is between two `Learn` decisions, and one is due when a figure has
 moved. The cold start is the slowest of the last ones within a factor of two, for the evidence is of fleets
@@ -77,7 +77,7 @@ def foresee(state: ServiceState, now_ms: int, memo: Memo | None = None) -> Fores
     if learned is None or memo is None:
         begun = _begun(state, demand)
         return None if begun is None else _caught_up(begun, demand, until)
-    # A later declaration, a later `Learn`, or ticks that were dropped: what was worked out is of another past.
+    # A later declaration, a later `Learn`, or ticks that were dropped: what is known is of another past.
     key, known = (state.declared_at, learned.ticks, demand.first), memo.known.get(name)
     usable = known is not None and known.key == key and known.foresight.ticks <= until
     begun = known.foresight if known is not None and usable else _remembered(state, learned)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from steersman.model.reasons import Code, Reason, reason
 from steersman.model.service import Metric, Scaling
-from steersman.model.signals import GPU_MEMORY, LATENCY, ONGOING, PROMETHEUS, QUEUED, SERVED
+from steersman.model.signals import GPU_MEMORY, LATENCY, ONGOING, QUEUED, SERVED, prometheus
 from steersman.model.snapshot import ServiceState, Snapshot
 
 MARGIN_MILLI = 100
@@ -69,11 +69,6 @@ def metric_name(metric: Metric) -> str:
     return metric.name or metric.query or ""
 
 
-def prometheus_signal(at: int) -> str:
-    """The name of the signal of the query at this place of the list."""
-    return f"{PROMETHEUS}#{at}"
-
-
 def unknown(name: str, target: int) -> Vote:
     """A vote for what there is."""
     return Vote(target, reason(Code.SCALE_UNKNOWN, signal=name))
@@ -92,7 +87,7 @@ def _figure(snapshot: Snapshot, known: Known, at: int, metric: Metric) -> int | 
                 return None
             return 0 if queued == 0 else queued * 1_000 // served if served else None
         case None:
-            return known.get(prometheus_signal(at))
+            return known.get(prometheus(at))
 
 
 def _queued_jobs(snapshot: Snapshot, metric: Metric) -> int:

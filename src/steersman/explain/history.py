@@ -140,11 +140,9 @@ def _service_words(decision: ServiceDecision, why: str) -> str:
         case Scale():
             wants = "" if decision.desired == decision.target else f", {decision.desired} wanted"
             return f"{_count(decision.target)}{wants}: {why}"
-        case Learn():
-            return why
         case Revise():
             return f"begin revision {decision.revision}: {why}"
-        case Promote():
+        case Promote() | Learn():
             return why
         case FailRollout():
             return f"give up revision {decision.revision}; what served before, if anything, serves on: {why}"

@@ -172,6 +172,11 @@ _SIGNALS: Mapping[str, str] = {
 }
 
 
+def _signal(facts: Facts) -> str:
+    name = str(facts.get("signal", "a signal"))
+    return _SIGNALS.get(name, name)
+
+
 def signal_words(name: str, value: int | None) -> str:
     """What a signal says now."""
     if value is None:
@@ -188,7 +193,8 @@ def _forecast(facts: Facts) -> str:
     }.get(str(facts.get("state")), "")
     return (
         f"forecast: {state}{_requests(facts, 'expected_milli')} a second expected, headroom "
-        f"{int(facts.get('headroom_milli', 0)) / 10:.3g} %, one replica does {_milli(facts, 'capacity_milli')}"
+        f"{int(facts.get('headroom_milli', 0)) / 10:.3g} %, "
+        f"one replica does {_milli(facts, 'capacity_milli')}"
     )
 
 
@@ -249,9 +255,7 @@ _WORDS: Mapping[Code, Callable[[Facts], str]] = {
         if int(facts.get("ongoing_milli", 0))
         else "no request waits"
     ),
-    Code.SCALE_UNKNOWN: lambda facts: (
-        f"{_SIGNALS.get(str(facts.get('signal')), 'a signal')} is not known, so the number is held"
-    ),
+    Code.SCALE_UNKNOWN: lambda facts: f"{_signal(facts)} is not known, so the number is held",
     Code.SCALE_FORECAST: _forecast,
     Code.SCALE_METRIC: lambda facts: (
         f"{facts.get('metric', 'a metric')} is {_milli(facts, 'value_milli')}, "

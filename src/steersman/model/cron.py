@@ -44,7 +44,9 @@ def parse_cron(text: str) -> Cron:
     weekdays = {number % 7 for number in _numbers(fields[4], 0, 7, _DAYS)}
     free_day, free_weekday = fields[2].startswith("*"), fields[4].startswith("*")
     if free_weekday and not any(min(days) <= _LONGEST[month - 1] for month in months):
-        raise SpecError(f"no year has a day that {text!r} names", hint="see the day of the month, and the month")
+        raise SpecError(
+            f"no year has a day that {text!r} names", hint="see the day of the month, and the month"
+        )
     return Cron(
         minutes=tuple(sorted(minutes)),
         hours=tuple(sorted(hours)),

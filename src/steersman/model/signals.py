@@ -17,5 +17,10 @@ SERVED = "served_milli"
 """Requests a second that were answered, in thousandths."""
 GPU_MEMORY = "gpu_memory_milli"
 """The share of the memory of a replica's devices that is in use, in thousandths: the mean of the replicas."""
-PROMETHEUS = "prometheus_milli"
-"""What a declared query gave, in thousandths: with `#` and its place in the list of metrics."""
+PROMETHEUS = "prometheus_milli#"
+"""What declared queries gave, in thousandths: with the place of each in the list of metrics."""
+
+
+def prometheus(at: int) -> str:
+    """The name of the signal of the query at this place."""
+    return f"{PROMETHEUS}{at}"

@@ -81,7 +81,7 @@ class GatewaySensor:
         known = {signal.name: signal.value for signal in state.signals}
         values = [*_values(state, found), *_measured(state, found, known.get(CAPACITY))]
         for name, value in values:
-            if _moved(name, known.get(name), value):
+            if moved(name, known.get(name), value):
                 yield Signal(name=name, subject=state.spec.name, value=value)
 
 
@@ -137,7 +137,7 @@ def rounded(value: int) -> int:
     return (value + step // 2) // step * step
 
 
-def _moved(name: str, known: int | None, value: int | None) -> bool:
+def moved(name: str, known: int | None, value: int | None) -> bool:
     """Whether a value has left the dead band of the one that is known; to and from zero it always has."""
     if known is None or value is None:
         return known is not value

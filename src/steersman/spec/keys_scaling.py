@@ -6,11 +6,11 @@ The words are those of KEDA and dstack (`timezone`, `cron`) and of Kubernetes' a
 from typing import Literal
 
 from steersman.model.service import Named
-from steersman.spec.keys_common import NAME
 from steersman.spec.measures import Span, Thousandths
 from steersman.spec.scaling_values import CRON, OFFSET, QUERY, ServerUrl
 from steersman.spec.sections import Fields, Key, Nested, Section
 from steersman.spec.shapes import Choice, Integer, ListOf
+from steersman.spec.values import NAME
 
 METRICS_MAX, WINDOWS_MAX = 16, 32
 REPLICAS_MAX = 1_000

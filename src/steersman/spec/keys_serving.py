@@ -5,8 +5,8 @@ them, with their meaning there: a number of seconds where a name ends with `_s`.
 """
 
 from steersman.spec.keys_common import FLAG, accepted, not_yet
-from steersman.spec.measures import Size, Span, Thousandths
 from steersman.spec.keys_scaling import METRICS, SCHEDULE
+from steersman.spec.measures import Size, Span, Thousandths
 from steersman.spec.sections import Fields, Key, Nested, Section
 from steersman.spec.service_values import Probe
 from steersman.spec.shapes import Choice, Integer, Text

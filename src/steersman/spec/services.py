@@ -163,7 +163,7 @@ def _scaling(serving: Fields | None) -> Scaling:
 def _policy(fields: Fields) -> Scaling:
     default = Scaling()
     least, most, first = _bounds(fields)
-    schedule = tuple(_window(each, most) for each in fields.get_or(keys_serving.SCHEDULE, ()))
+    schedule = tuple(_window(each, most) for each in fields.get_or(keys_scaling.SCHEDULE, ()))
     return Scaling(
         min_replicas=least,
         max_replicas=most,
@@ -187,7 +187,7 @@ def _policy(fields: Fields) -> Scaling:
             keys_serving.DOWNSCALING_FACTOR, default.downscaling_factor_milli
         ),
         forecast=fields.get_or(keys_serving.FORECAST, default.forecast),
-        metrics=tuple(_metric(each) for each in fields.get_or(keys_serving.METRICS, ())),
+        metrics=tuple(_metric(each) for each in fields.get_or(keys_scaling.METRICS, ())),
         schedule=schedule,
     )
 

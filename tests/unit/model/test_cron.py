@@ -49,7 +49,9 @@ def _field(least: int, most: int) -> st.SearchStrategy[str]:
     return st.one_of(st.just("*"), part, st.lists(part, min_size=2, max_size=3).map(",".join))
 
 
-EXPRESSIONS = st.tuples(_field(0, 59), _field(0, 23), _field(1, 28), _field(1, 12), _field(0, 7)).map(" ".join)
+EXPRESSIONS = st.tuples(_field(0, 59), _field(0, 23), _field(1, 28), _field(1, 12), _field(0, 7)).map(
+    " ".join
+)
 
 
 @given(text=EXPRESSIONS, minute=st.integers(0, 2_000_000), offset=st.sampled_from((0, 120, -210, 345)))
