@@ -1,4 +1,4 @@
-"""Every law of the forecast and of schedules bites: a bug is planted in the real core, and its law finds it."""
+"""Every law of the forecast and of schedules bites: each finds a bug that is planted in the real core."""
 
 from collections.abc import Callable
 from typing import Any

@@ -289,7 +289,7 @@ CYCLE_LAWS: tuple[Callable[[Turn], None], ...] = (
 
 
 def expected(state: ServiceState, now_ms: int) -> int:
-    """What the forecast asks for, as the policy says; the number there is while it is not known what comes."""
+    """What the forecast asks for, as the policy says; the number there is while arrivals are unknown."""
     known = {item.name: item.value for item in state.signals}
     found = foresee(state, now_ms)
     if found is None:

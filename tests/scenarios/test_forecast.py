@@ -1,4 +1,4 @@
-"""The forecast in whole cycles of a home: what it sees, what it asks for, what it remembers, when it is silent."""
+"""The forecast in whole cycles of a home: what it sees, asks for and remembers, and when it is silent."""
 
 from math import pi, sin
 
@@ -25,7 +25,7 @@ from steersman.model.snapshot import ServiceState
 from steersman.model.table import Table
 
 
-def learnt(made: Home) -> list[Learn]:
+def learnt(made: Shop) -> list[Learn]:
     return [item for cycle in made.cycles for item in cycle.plan.decisions if isinstance(item, Learn)]
 
 

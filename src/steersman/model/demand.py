@@ -1,8 +1,8 @@
 """What came to a service, tick by tick, and what was learnt of it: the memory of the forecast.
 
-Theory of operation. `ARRIVALS` is journaled when it leaves its dead band and holds in between, so that it is a
-rate at every time; the fold adds it up into ticks of TICK_MS, and equal ticks in a row are one entry. While
-it is unknown, and while no control plane lives, no tick passes. Ticks are kept until the forecast has learnt
+Theory of operation. `ARRIVALS` is journaled when it leaves its dead band and holds in between: it is a rate at
+every time. The fold adds it up into ticks of TICK_MS, and equal ticks in a row are one entry. While it is
+unknown, and while no control plane lives, no tick passes. Ticks are kept until the forecast has learnt
 of them (`decisions.Learn`), and at most TICKS_KEPT_MAX of them.
 """
 
@@ -42,8 +42,8 @@ class Sizing(msgspec.Struct, frozen=True, kw_only=True):
 class Learned(msgspec.Struct, frozen=True, kw_only=True):
     """What the forecast had made of all ticks before number `ticks`, and by what it sizes from there on.
 
-    `evidence` is the policy's own state as JSON, which only a policy of the same number `policy` reads. `carry_milli` is the part of a
-    request that has not been counted as one.
+    `evidence` is the policy's own state as JSON, which only a policy of the same number `policy` reads.
+    `carry_milli` is the part of a request that has not been counted as one.
     """
 
     policy: int
@@ -57,8 +57,8 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     """The ticks since number `first`, and the open one.
 
     `open_ms` is when the open tick began; None while no time passes. In it `came` (thousandths of a request
-    a second, times milliseconds) had been added up at `at_ms`. `moved_ms` is when the arrivals last changed, or
-    time began to pass.
+    a second, times milliseconds) had been added up at `at_ms`. `moved_ms` is when the arrivals last
+    changed, or time began to pass.
     """
 
     open_ms: int | None = None

@@ -50,7 +50,7 @@ def hear(before: ServiceState, after: ServiceState, now_ms: int) -> ServiceState
 
 
 def stand_still(draft: Draft) -> None:
-    """Nobody has looked since the last event: the open ticks are dropped, and begin anew with the next look."""
+    """Nobody has looked since the last event: open ticks are dropped, and begin anew with the next look."""
     for entry in draft.foreseen.since(()):
         state = draft.services[entry[0]]
         if state.demand is not None and state.demand.open_ms is not None:

@@ -1,4 +1,4 @@
-"""Queries of Prometheus over real connections: what is asked, what is taken for an answer, what is unknown."""
+"""Queries of Prometheus over real connections: what is asked, what is an answer, and what is unknown."""
 
 import asyncio
 import contextlib
@@ -96,7 +96,7 @@ def test_a_query_is_asked_as_prometheus_wants_it() -> None:
 
     (asked,) = asyncio.run(ask())
     assert asked.startswith(
-        "GET /prom/api/v1/query?query=sum%28up%7Bjob%3D%22a%20b%22%7D%29%20%3E%200 HTTP/1.0\r\nHost: 127.0.0.1:"
+        "GET /prom/api/v1/query?query=sum%28up%7Bjob%3D%22a%20b%22%7D%29%20%3E%200 HTTP/1.0\r\nHost: 127.0"
     )
 
 
@@ -137,7 +137,8 @@ def test_only_one_number_is_an_answer(kind: str, result: str, value: int | None)
     [
         b"", b"nonsense", b"HTTP/1.0 302 Found\r\nLocation: http://127.0.0.1:1/\r\n\r\n" + VECTOR,
         b"HTTP/1.0 503 Busy\r\n\r\n" + VECTOR, b"HTTP/1.0\r\n\r\n" + VECTOR,
-        b"SPDY/1 200 OK\r\n\r\n" + VECTOR, ok(VECTOR)[:-3], ok(b" " * (product.ANSWER_BYTES_MAX + 1) + VECTOR),
+        b"SPDY/1 200 OK\r\n\r\n" + VECTOR, ok(VECTOR)[:-3],
+        ok(b" " * (product.ANSWER_BYTES_MAX + 1) + VECTOR),
     ],
 )  # fmt: skip
 def test_anything_else_is_unknown(answer: bytes) -> None:
