@@ -39,7 +39,7 @@ def _gives_all_ticks_the_work_of_the_first(patch: Patch) -> None:
 
 def _drops_the_rest_of_a_tick(patch: Patch) -> None:
     real = demand._ended
-    patch.setattr(demand, "_ended", lambda *given: replace(real(*given), came=0, open_ms=given[0].now_ms))
+    patch.setattr(demand, "_ended", lambda *given: replace(real(*given), came=0, at_ms=given[0].now_ms))
 
 
 def _keeps_a_memo_for_ever(patch: Patch) -> None:

@@ -12,7 +12,7 @@ from tests.scenarios.serving import Shop, replicas, service, up
 from tests.unit.model.test_cron import names
 
 from steersman.decide.autoscale import autoscale, ballot, desired
-from steersman.decide.foresight import SETTLED_MS, Memo, look_at_ms, looked_ms
+from steersman.decide.foresight import SETTLED_MS, Memo, foresee, look_at_ms, looked_ms
 from steersman.model.demand import TICKS_KEPT_MAX, Demand
 from steersman.model.events import Observed, Signal
 from steersman.model.reasons import Code
@@ -88,6 +88,8 @@ def a_memo_changes_nothing(rates: list[tuple[int, int]]) -> None:
     for after_ms, rate in rates:
         made.tell(arrivals_milli=rate, after_ms=after_ms)
         assert autoscale(made.snapshot, memo) == autoscale(made.snapshot)
+        state, now_ms = made.service(), made.snapshot.now_ms
+        assert foresee(state, now_ms, memo) == foresee(state, now_ms)
 
 
 def the_forecast_only_adds(rates: list[tuple[int, int]]) -> None:
@@ -122,7 +124,8 @@ def schedules_are_kept(windows: tuple[Window, ...], gaps_ms: list[int]) -> None:
     outside all of them, none more are kept than the load asks for; and it wakes when that changes."""
     made = up(LARGE, spec=service(scaling=replace(MANY, schedule=windows, downscale_delay_ms=0)))
     made.tell(ongoing_milli=0)
-    wake_ms = None
+    made.rest(step_ms=0)
+    wake_ms = made.cycle(after_ms=0).wake_at_ms
     for gap_ms in gaps_ms:
         before = _least(windows, made.now_ms)
         until_ms = made.now_ms + gap_ms
@@ -131,8 +134,7 @@ def schedules_are_kept(windows: tuple[Window, ...], gaps_ms: list[int]) -> None:
         else:
             assert _least(windows, until_ms) == before or (wake_ms is not None and wake_ms <= until_ms)
         wake_ms = made.cycle(after_ms=until_ms - made.now_ms).wake_at_ms
-        for _ in range(3):
-            wake_ms = made.cycle(after_ms=0).wake_at_ms
+        made.settle()
         assert made.service().target == max(_least(windows, made.now_ms), MANY.min_replicas)
         made.rest(step_ms=0)
         wake_ms = made.cycle(after_ms=0).wake_at_ms

@@ -59,6 +59,6 @@ def test_looks_are_as_said(moved_ms: int, still_ms: int) -> None:
 
 
 @given(windows=WINDOWS, gaps_ms=GAPS_MS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_schedules_are_kept(windows: tuple[Window, ...], gaps_ms: list[int]) -> None:
     laws.schedules_are_kept(windows, gaps_ms)

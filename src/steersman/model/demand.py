@@ -1,7 +1,7 @@
 """What came to a service, tick by tick, and what was learnt of it: the memory of the forecast.
 
-Theory of operation. `ARRIVALS` is journaled when it leaves its dead band and holds in between: it is a rate at
-every time. The fold adds it up into ticks of TICK_MS, and equal ticks in a row are one entry. While it is
+Theory of operation. `ARRIVALS` is journaled when it leaves its dead band and holds in between: it is a rate
+at every time. The fold adds it up into ticks of TICK_MS, and equal ticks in a row are one entry. While it is
 unknown, and while no control plane lives, no tick passes. Ticks are kept until the forecast has learnt
 of them (`decisions.Learn`), and at most TICKS_KEPT_MAX of them.
 """
