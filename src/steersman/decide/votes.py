@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from steersman.model.reasons import Code, Reason, reason
 from steersman.model.service import Metric, Scaling
-from steersman.model.signals import GPU_MEMORY, LATENCY, ONGOING, QUEUED, SERVED, prometheus
+from steersman.model.signals import LATENCY, ONGOING, QUEUED, SERVED, prometheus
 from steersman.model.snapshot import ServiceState, Snapshot
 
 MARGIN_MILLI = 100
@@ -79,8 +79,6 @@ def _figure(snapshot: Snapshot, known: Known, at: int, metric: Metric) -> int | 
     match metric.name:
         case "queued_jobs":
             return 1_000 * _queued_jobs(snapshot, metric)
-        case "gpu_memory":
-            return known.get(GPU_MEMORY)
         case "backlog":
             queued, served = known.get(QUEUED), known.get(SERVED)
             if queued is None or served is None:

@@ -7,7 +7,7 @@ people write. Rule 3: a fact that an older build did not record is left out, nev
 from collections.abc import Callable, Mapping
 
 from steersman.model.reasons import Code, Reason
-from steersman.model.signals import ARRIVALS, CAPACITY, GPU_MEMORY, LATENCY, ONGOING, QUEUED, SERVED
+from steersman.model.signals import ARRIVALS, CAPACITY, LATENCY, ONGOING, QUEUED, SERVED
 from steersman.model.units import format_bytes, format_cpu, format_duration_ms
 
 Facts = Mapping[str, str | int]
@@ -168,7 +168,6 @@ _SIGNALS: Mapping[str, str] = {
     ARRIVALS: "the rate of requests",
     SERVED: "the rate of answers",
     CAPACITY: "what one replica can do",
-    GPU_MEMORY: "the share of device memory in use",
 }
 
 

@@ -47,15 +47,15 @@ class InputRange(msgspec.Struct, frozen=True, kw_only=True):
     maximum: float | None = None
 
 
-Named = Literal["backlog", "gpu_memory", "queued_jobs"]
+Named = Literal["backlog", "queued_jobs"]
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
     """One number more that moves the number of replicas: by `name`, or what a query of Prometheus gives.
 
     `target_milli`: thousandths of what it should be, of one replica or, with `per` total, for each replica
-    of the whole. ``backlog``: seconds that what waits takes at the present rate; ``gpu_memory``: the share
-    of a replica's device memory in use; ``queued_jobs``: jobs that wait in `queue`.
+    of the whole. ``backlog``: seconds that what waits takes at the present rate; ``queued_jobs``: jobs that
+    wait in `queue`.
     """
 
     name: Named | None = None

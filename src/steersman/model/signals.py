@@ -15,8 +15,6 @@ CAPACITY = "capacity_milli"
 """Requests a second that one replica can do, in thousandths, as measured while requests waited for it."""
 SERVED = "served_milli"
 """Requests a second that were answered, in thousandths."""
-GPU_MEMORY = "gpu_memory_milli"
-"""The share of the memory of a replica's devices that is in use, in thousandths: the mean of the replicas."""
 PROMETHEUS = "prometheus_milli#"
 """What declared queries gave, in thousandths: with the place of each in the list of metrics."""
 

@@ -188,10 +188,12 @@ def _thinned(looks: list[Look]) -> list[Look]:
 
 
 class _Pair(NamedTuple):
-    """Two looks at one process; nothing had been counted at the first when it had not begun."""
+    """Two looks at one process, and all from the one to the other; nothing had been counted at the first
+    when it had not begun."""
 
     first: Look
     last: Look
+    looks: tuple[Look, ...]
 
 
 def _pair(process: Process, looks: list[Look], span_ms: int) -> _Pair | None:
@@ -199,18 +201,21 @@ def _pair(process: Process, looks: list[Look], span_ms: int) -> _Pair | None:
     from_ms = last.at_ms - span_ms
     began_ms = process[1]
     if from_ms <= began_ms < last.at_ms:
-        return _Pair(Look(began_ms, 0, {}), last)
+        first = Look(began_ms, 0, {})
+        return _Pair(first, last, (first, *looks))
     older = [look for look in looks if look.at_ms <= from_ms]
     first = older[-1] if older else looks[0]
-    return _Pair(first, last) if first.at_ms < last.at_ms else None
+    if first.at_ms >= last.at_ms:
+        return None
+    return _Pair(first, last, tuple(look for look in looks if look.at_ms >= first.at_ms))
 
 
 def _figures(name: str, pairs: Iterable[_Pair], totals: Mapping[int, ModelStats]) -> ServiceFigures:
     parts: dict[int, list[ModelStats | None]] = {}
     ongoing = queued = arrivals = answered = 0.0
-    ready: set[tuple[int, int]] = set()
+    ready: set[int] = set()
     cpu_us = span_ms = 0
-    for first, last in pairs:
+    for first, last, looks in pairs:
         passed_ms = last.at_ms - first.at_ms
         span_ms = max(span_ms, passed_ms)
         mine = ended = 0
@@ -227,7 +232,7 @@ def _figures(name: str, pairs: Iterable[_Pair], totals: Mapping[int, ModelStats]
                 arrivals += came * 1_000_000 / passed_ms
                 done = sum(counts.outcomes.get(outcome, 0) for outcome in ANSWERED)
                 answered += done * 1_000_000 / passed_ms
-        ready.add((_ready(name, first), _ready(name, last)))
+        ready.update(_ready(name, look) for look in looks)
         cpu_us += (last.cpu_us - first.cpu_us) * mine // ended if ended else 0
     revisions = {revision: _sum(found) for revision, found in sorted(parts.items())}
     whole = _sum(list(revisions.values()))
@@ -237,7 +242,7 @@ def _figures(name: str, pairs: Iterable[_Pair], totals: Mapping[int, ModelStats]
         queued_milli=round(queued),
         arrivals_milli=max(round(arrivals), 0),
         answered_milli=round(answered),
-        ready=_steady(ready),
+        ready=ready.pop() if len(ready) == 1 else None,
         ongoing=whole.ongoing,
         queued=whole.queued,
         outcomes=whole.outcomes,
@@ -254,12 +259,6 @@ def _figures(name: str, pairs: Iterable[_Pair], totals: Mapping[int, ModelStats]
 def _ready(name: str, look: Look) -> int:
     """The replicas of a service that a process of the gateway could reach."""
     return sum(model.ready_replicas for key, model in look.models.items() if key[0] == name)
-
-
-def _steady(seen: Collection[tuple[int, int]]) -> int | None:
-    """The number that every process saw at both looks, if it was one number."""
-    numbers = {number for pair in seen for number in pair}
-    return numbers.pop() if len(numbers) == 1 else None
 
 
 def _backwards(before: ModelStats, after: ModelStats) -> bool:

@@ -2,7 +2,7 @@
 
 Theory of operation. Every LOOK_MS each query of each service is asked by one `GET /api/v1/query` of the
 server that was declared beside it, and of no other: no redirect is followed. The answer must be one number,
-a scalar or a vector with one sample, that is finite and not negative, within ANSWER_S and ANSWER_BYTES_MAX all told.
+a scalar or a vector with one sample, finite and not negative, within ANSWER_S and ANSWER_BYTES_MAX all told.
 Anything else, and a server that cannot be reached, makes the figure unknown, which holds the number of
 replicas. Figures are said when they leave their dead band, as those of the gateway are.
 

@@ -44,10 +44,10 @@ METRIC_NAME: Key[Named] = Key(
     name="name",
     shape=Choice(
         what="the name of a metric",
-        options=(("backlog", "backlog"), ("gpu_memory", "gpu_memory"), ("queued_jobs", "queued_jobs")),
+        options=(("backlog", "backlog"), ("queued_jobs", "queued_jobs")),
     ),
-    note="`backlog`: seconds that what waits takes at the present rate of answers; `gpu_memory`: the share "
-    "of its devices' memory that a replica uses, 0 to 1; `queued_jobs`: jobs that wait in a queue",
+    note="`backlog`: seconds that what waits takes at the present rate of answers; `queued_jobs`: jobs that "
+    "wait in a queue; GPU memory is a query of Prometheus",
     origin="steersman",
 )
 METRIC_QUEUE: Key[str] = Key(
@@ -69,8 +69,8 @@ TARGET: Key[int] = Key(
 PER: Key[Literal["replica", "total"]] = Key(
     name="per",
     shape=Choice(what="`replica` or `total`", options=(("replica", "replica"), ("total", "total"))),
-    note="whether the figure is of one replica or of the whole; total, but replica for `backlog` and "
-    "`gpu_memory`, which are nothing else",
+    note="whether the figure is of one replica or of the whole; total, but replica for "
+    "`backlog`, which is nothing else",
     origin="steersman",
 )
 METRIC_SECTION = Section(

@@ -60,7 +60,7 @@ def test_a_metric(text: str, metric: Metric, words: str) -> None:
     [
         ("{target: 1}", "one of `name` and `prometheus`"),
         ("{name: backlog, prometheus: {url: 'http://p', query: x}, target: 1}", "one of `name` and"),
-        ("{name: accuracy, target: 1}", "backlog, gpu_memory, queued_jobs"),
+        ("{name: accuracy, target: 1}", "backlog, queued_jobs"),
         ("{name: backlog}", "`target` is missing"),
         ("{name: backlog, target: 0}", "is not a number above zero"),
         ("{name: backlog, target: 1, queue: train}", "is of no queue"),
