@@ -68,7 +68,7 @@ def test_a_decider_that_decides_otherwise_is_found(monkeypatch: pytest.MonkeyPat
     storm(4, journal, RunSensor)
     before = again(journal)
 
-    def forgetful(snapshot: Snapshot) -> Plan:
+    def forgetful(snapshot: Snapshot, _: object) -> Plan:
         plan = decide(snapshot)
         return msgspec.structs.replace(plan, decisions=plan.decisions[1:])
 

@@ -55,18 +55,18 @@ def shop(*metrics: Metric) -> Shop:
 def test_the_largest_of_all_wins_and_moves_the_target() -> None:
     made = shop(TOTAL, EACH)
     assert desired(made.snapshot, made.service()).reason.code is Code.SCALE_UNKNOWN
-    made.tell(**{prometheus(0): 5_900, prometheus(1): 100})
+    made.tell("digits", **{prometheus(0): 5_900, prometheus(1): 100})
     assert [vote.replicas for vote in votes(made.snapshot, made.service())] == [0, 3, 1]
     made.pass_ms(3_000)
     assert made.service().target == 3
-    made.tell(**{prometheus(0): 100})
+    made.tell("digits", **{prometheus(0): 100})
     made.pass_ms(60_000)
     assert made.service().target == 1
 
 
 def test_the_figures_of_queries_that_are_no_more_are_forgotten() -> None:
     made = shop(TOTAL)
-    made.tell(**{prometheus(0): 5_900})
+    made.tell("digits", **{prometheus(0): 5_900})
     made.serve(service(scaling=replicas(1, 3, metrics=(EACH,))), restarts=False)
     assert [signal.name for signal in made.service().signals] == ["ongoing_milli"]
 
@@ -99,7 +99,7 @@ def test_jobs_that_wait_in_the_queue_are_counted_and_replicas_are_not() -> None:
 
 def test_from_zero_a_total_asks_and_a_figure_of_nobody_does_not() -> None:
     made = up(FULL, spec=service(scaling=replicas(0, 3, metrics=(TOTAL, EACH), initial_replicas=0)))
-    made.tell(**{"ongoing_milli": 0, prometheus(0): 0, prometheus(1): 90_000})
+    made.tell("digits", **{"ongoing_milli": 0, prometheus(0): 0, prometheus(1): 90_000})
     assert desired(made.snapshot, made.service()).replicas == 0
-    made.tell(**{prometheus(0): 2_001})
+    made.tell("digits", **{prometheus(0): 2_001})
     assert made.service().target == 2

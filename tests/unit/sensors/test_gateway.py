@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec.structs import replace
 from tests.unit.explain.served import Served, service
 
 from steersman.model.events import Signal
-from steersman.model.service import Metric, Scaling
-from steersman.model.signals import ARRIVALS, CAPACITY, LATENCY, ONGOING, QUEUED, SERVED
+from steersman.model.service import Scaling
+from steersman.model.signals import ARRIVALS, LATENCY, ONGOING, QUEUED
 from steersman.model.sketch import bucket
 from steersman.model.snapshot import Snapshot
 from steersman.ports.gateway import STATS_STALE_MS, GatewayStats, ModelStats
@@ -477,72 +476,3 @@ def test_signals_have_the_names_that_autoscale_reads() -> None:
     bench.home.cycle(after_ms=SCALING.upscale_delay_ms)
     assert bench.home.service().target == 5
     assert Signal(name=ONGOING, subject="x", value=None).value is None
-
-
-def _saturated(
-    bench: Bench, rate: int, queued: int, ready: int = 2, seconds: int = 3
-) -> dict[str, int | None]:
-    """What is said after so long of so many answers a second while so many wait."""
-    for _ in range(seconds):
-        bench.after(1_000)
-        bench.count(
-            ready_replicas=ready,
-            outcomes={"ok": rate},
-            ongoing=queued + 2,
-            queued=queued,
-            ongoing_us=(queued + 2) * 1_000_000,
-            queued_us=queued * 1_000_000,
-        )
-        bench.write()
-        said = bench.heed()
-    return said
-
-
-def test_what_a_replica_can_do_is_seen_while_requests_wait(bench: Bench) -> None:
-    """Two replicas that answer a hundred a second, while one or more wait for each: fifty, at least."""
-    assert CAPACITY not in _saturated(bench, 80, queued=1)
-    _saturated(bench, 100, queued=2)
-    assert bench.known(CAPACITY) == pytest.approx(50_000, rel=0.03)
-    _saturated(bench, 60, queued=2)
-    assert bench.known(CAPACITY) == pytest.approx(50_000, rel=0.03)  # it could do more a moment ago
-    _saturated(bench, 60, queued=9)
-    assert bench.known(CAPACITY) == pytest.approx(30_000, rel=0.03)  # with so many it does what it can
-    _saturated(bench, 160, queued=2)
-    assert bench.known(CAPACITY) == pytest.approx(80_000, rel=0.03)
-
-
-def test_no_capacity_is_measured_while_replicas_come_or_go(bench: Bench) -> None:
-    _saturated(bench, 100, queued=9, seconds=1)
-    for ready in (1, 2, 3, 0, 0, 0):
-        assert CAPACITY not in _saturated(bench, 100, queued=9, ready=ready, seconds=1)
-    assert bench.known(CAPACITY) is None
-
-
-def test_requests_that_wait_for_their_batch_to_fill_load_nobody() -> None:
-    bench = Bench(Scaling(min_replicas=1, max_replicas=5, look_back_ms=2_000))
-    spec = service(scaling=Scaling(min_replicas=1, max_replicas=5, look_back_ms=2_000))
-    bench.home.serve(replace(spec, limits=replace(spec.limits, batch_wait_ms=100)))
-    bench.process()
-    bench.write()
-    bench.look()
-    _saturated(bench, 100, queued=9)  # ten of them wait for company
-    assert bench.known(CAPACITY) is None
-    _saturated(bench, 100, queued=15)
-    assert bench.known(CAPACITY) == pytest.approx(50_000, rel=0.03)
-
-
-def test_the_rate_of_answers_is_said_to_who_scales_by_its_backlog() -> None:
-    metric = Metric(name="backlog", target_milli=1_000, per="replica")
-    bench = Bench(
-        Scaling(min_replicas=1, max_replicas=5, look_back_ms=2_000, metrics=(metric,), forecast=False)
-    )
-    bench.process()
-    bench.write()
-    bench.look()
-    said = _saturated(bench, 100, queued=50, seconds=1)
-    _saturated(bench, 100, queued=50)
-    assert bench.known(SERVED) == pytest.approx(100_000, rel=0.03)
-    assert bench.known(QUEUED) == 50_000
-    assert CAPACITY not in said
-    bench.gateways.stats = ()
-    assert bench.heed()[SERVED] is None
