@@ -74,9 +74,8 @@ def test_requests_that_wait_for_their_batch_to_fill_load_nobody() -> None:
 
 def test_the_rate_of_answers_is_said_to_who_scales_by_its_backlog() -> None:
     metric = Metric(name="backlog", target_milli=1_000, per="replica")
-    bench = Bench(
-        Scaling(min_replicas=1, max_replicas=5, look_back_ms=2_000, metrics=(metric,), forecast=False)
-    )
+    bounds = Scaling(min_replicas=1, max_replicas=5, look_back_ms=2_000)
+    bench = _looked(replace(bounds, metrics=(metric,), forecast=False))
     said = _saturated(bench, 100, queued=50, seconds=1)
     _saturated(bench, 100, queued=50)
     assert bench.known(SERVED) == pytest.approx(100_000, rel=0.03)
