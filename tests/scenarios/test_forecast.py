@@ -16,9 +16,11 @@ from steersman.decide.foresight import (
     TICK_S,
     foresee,
 )
+from steersman.engine.validate import still_valid
 from steersman.model.decisions import Learn
 from steersman.model.demand import TICK_MS, TICKS_KEPT_MAX, Ticks
 from steersman.model.events import ControlPlaneStarted
+from steersman.model.ids import WorkloadName
 from steersman.model.reasons import Code
 from steersman.model.service import Scaling
 from steersman.model.snapshot import ServiceState
@@ -70,7 +72,7 @@ def test_while_no_control_plane_lives_no_tick_passes() -> None:
     made = up(LARGE, spec=service(scaling=MANY))
     made.tell(arrivals_milli=4_000)
     made.cycle(after_ms=5_000)
-    made.fold(ControlPlaneStarted(epoch=2, build="test", boot_id="b"))
+    made.fold(*(ControlPlaneStarted(epoch=epoch, build="test", boot_id="b") for epoch in (2, 3)))
     made.cycle(after_ms=8 * 3_600_000)
     assert seen(made) == (20_000,)
     made.cycle(after_ms=5_000)
@@ -239,3 +241,21 @@ def test_a_rising_load_is_met_earlier_with_a_forecast() -> None:
     scaling = replicas(1, 30, downscale_delay_ms=60_000)
     with_it, without = _ramped(scaling), _ramped(replace(scaling, forecast=False))
     assert with_it * 2 < without, (with_it, without)
+
+
+def test_what_is_learnt_of_ticks_that_are_not_there_is_dropped() -> None:
+    """Late news may end the forecast, or its service, between the decision and its record."""
+    made = shop()
+    made.pass_ms(10_000)
+    (first, *_) = learnt(made)
+    end = made.service().demand.end  # type: ignore[union-attr]  # it has one
+
+    def holds(ticks: int, name: str = "digits") -> bool:
+        learned = replace(first.learned, ticks=ticks)
+        decision = replace(first, workload=WorkloadName(name), learned=learned)
+        return bool(still_valid(made.snapshot, [decision]))
+
+    assert [holds(ticks) for ticks in (0, 1, end, end + 1)] == [False, True, True, False]
+    assert not holds(end, "ghost")
+    made.serve(service(scaling=replace(MANY, forecast=False)), restarts=False)
+    assert not holds(end)

@@ -93,10 +93,9 @@ def capacity_of(foresight: Foresight) -> Capacity:
 
 def due(state: ServiceState, foresight: Foresight) -> Learned | None:
     """What is to be recorded now, if anything is."""
-    demand = state.demand
-    sizing = sizing_of(state, foresight.sizing)
-    if demand is None or sizing is None:
-        return None
+    demand, sizing = state.demand, sizing_of(state, foresight.sizing)
+    assert demand is not None, state.spec.name
+    assert sizing is not None, state.spec.name  # what was measured once stays known
     if demand.learned is not None:
         wait = LEARN_TICKS if sizing == foresight.sizing else RESIZE_TICKS
         if foresight.ticks - demand.learned.ticks < wait:

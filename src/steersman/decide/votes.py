@@ -84,7 +84,7 @@ def _figure(snapshot: Snapshot, known: Known, at: int, metric: Metric) -> int | 
             if queued is None or served is None:
                 return None
             return 0 if queued == 0 else queued * 1_000 // served if served else None
-        case None:
+        case _:
             return known.get(prometheus(at))
 
 

@@ -70,15 +70,14 @@ def next_ms(cron: Cron, now_ms: int, offset_minutes: int) -> int:
 def _found(cron: Cron, minute: int, offset_minutes: int, way: int) -> int:
     """The first named minute from this one on, back (-1) or ahead (1); minutes are local, since 1970."""
     today = minute // DAY_MINUTES
-    for day in range(today, today + way * DAYS_LOOKED, way):
-        if not _names_day(cron, day):
-            continue
-        for hour in cron.hours[::way]:
-            for at in cron.minutes[::way]:
-                found = day * DAY_MINUTES + hour * HOUR_MINUTES + at
-                if (found - minute) * way >= 0:
-                    return (found - offset_minutes) * MINUTE_MS
-    raise AssertionError(cron)
+    named = (
+        day * DAY_MINUTES + hour * HOUR_MINUTES + at
+        for day in range(today, today + way * DAYS_LOOKED, way)
+        if _names_day(cron, day)
+        for hour in cron.hours[::way]
+        for at in cron.minutes[::way]
+    )
+    return (next(found for found in named if (found - minute) * way >= 0) - offset_minutes) * MINUTE_MS
 
 
 def _names_day(cron: Cron, day: int) -> bool:
