@@ -116,6 +116,12 @@ SEEDS = (
         "parts-of-pack",
     ),
     _seed(
+        "a vote that is counted elsewhere",
+        "steersman/decide/recover.py",
+        "from steersman.decide.votes import votes",
+        "parts-of-autoscale",
+    ),
+    _seed(
         "a driver that decides",
         "steersman/drivers/local/files.py",
         "from steersman.decide.cycle import decide",

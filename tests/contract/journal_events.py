@@ -7,6 +7,7 @@ from steersman.model.decisions import (
     Finish,
     Forget,
     Hold,
+    Learn,
     Placement,
     Promote,
     Requeue,
@@ -18,6 +19,7 @@ from steersman.model.decisions import (
     Start,
     Stop,
 )
+from steersman.model.demand import Learned, Sizing
 from steersman.model.events import (
     ActionFailed,
     ApiKeyCreated,
@@ -115,6 +117,13 @@ def _replica() -> Workload:
     return Workload(name=REPLICA, body=body, resources=Resources(cpu_milli=1_000))
 
 
+def _learned() -> Learned:
+    sizing = Sizing(
+        capacity_milli=50_000, slo_s=10, cold_start_s=3, min_replicas=0, max_replicas=4, budget_ppm=10_000
+    )
+    return Learned(policy=1, sizing=sizing, evidence="[0,[0.5]]", carry_milli=250, ticks=360)
+
+
 def _decisions_on_services() -> Decided:
     crashed = reason(Code.REPLICA_CRASHED, replica=REPLICA, failures=3, exit_code=1)
     needed = reason(Code.REPLICA_NEEDED, target=1)
@@ -122,6 +131,7 @@ def _decisions_on_services() -> Decided:
         observed_at=7,
         decisions=(
             Scale(workload=SERVICE, desired=2, since_ms=1_000, target=1, reason=reason(Code.SCALE_LOAD)),
+            Learn(workload=SERVICE, learned=_learned(), reason=reason(Code.FORECAST_LEARNED)),
             Revise(workload=SERVICE, revision=1, model_digest=DIGEST, reason=reason(Code.FIRST_REVISION)),
             Spawn(workload=SERVICE, revision=1, job=_replica(), reason=needed),
             Promote(workload=SERVICE, revision=1, reason=reason(Code.ROLLED_OUT, replicas=1)),

@@ -13,7 +13,7 @@ from tests.properties import service_laws as laws
 from tests.properties.counting import View
 from tests.properties.strategies import Story, play, told_by
 
-from steersman.decide import autoscale, recover, rollout
+from steersman.decide import autoscale, recover, rollout, votes
 from steersman.engine import publish
 from steersman.model.decisions import Decision, FailRollout, Requeue, Retire, Scale, Spawn
 from steersman.model.events import RemoveRequested
@@ -127,12 +127,26 @@ def _holds_for_ever(patch: Patch) -> None:
 
 
 def _reads_unknown_as_zero(patch: Patch) -> None:
-    real = autoscale._of_load
-    patch.setattr(autoscale, "_of_load", lambda load, scaling, target: real(load or 0, scaling, target))
+    real = votes._of_load
+    patch.setattr(votes, "_of_load", lambda load, scaling, target: real(load or 0, scaling, target))
 
 
 def _needs_no_margin(patch: Patch) -> None:
-    patch.setattr(autoscale, "MARGIN_MILLI", 0)
+    patch.setattr(votes, "MARGIN_MILLI", 0)
+
+
+def _lets_the_forecast_lower(patch: Patch) -> None:
+    real = autoscale.ballot
+
+    def ballot(snapshot: Snapshot, state: ServiceState, memo: Any = None) -> autoscale.Ballot:
+        found = real(snapshot, state, memo)
+        return found if found.foresight is None else found._replace(votes=found.votes[-1:])
+
+    patch.setattr(autoscale, "ballot", ballot)
+
+
+def _forecasts_from_what_is_not_known(patch: Patch) -> None:
+    patch.setattr(autoscale, "is_known", lambda _state: True)
 
 
 def _waits_for_no_delay(patch: Patch) -> None:
@@ -240,6 +254,8 @@ CASES: list[tuple[Callable[[Patch], None], Callable[..., None]]] = [
     (_holds_for_ever, laws.the_gateway_is_told_the_truth),
     (_reads_unknown_as_zero, laws.targets_move_only_after_their_delay),
     (_needs_no_margin, laws.targets_move_only_after_their_delay),
+    (_lets_the_forecast_lower, laws.targets_move_only_after_their_delay),
+    (_forecasts_from_what_is_not_known, laws.targets_move_only_after_their_delay),
     (_waits_for_no_delay, laws.targets_move_only_after_their_delay),
     (_forgets_since_when, laws.targets_move_only_after_their_delay),
     (_goes_to_zero_from_any, laws.targets_move_only_after_their_delay),

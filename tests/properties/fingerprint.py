@@ -29,7 +29,14 @@ def state_bytes(snapshot: Snapshot) -> bytes:
             [snapshot.services.sorted_items(), snapshot.gateway, snapshot.keys],
             [
                 list(seq)
-                for seq in (indexes.attention, indexes.victims, indexes.timers, indexes.held, indexes.live)
+                for seq in (
+                    indexes.attention,
+                    indexes.victims,
+                    indexes.timers,
+                    indexes.held,
+                    indexes.live,
+                    indexes.foreseen,
+                )
             ],
             [(key, list(seq)) for key, seq in indexes.pending.items()],
             [(key, list(seq)) for key, seq in indexes.capacity.items()],

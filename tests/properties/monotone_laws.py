@@ -18,7 +18,7 @@ from steersman.decide.autoscale import autoscale
 from steersman.decide.recover import recover
 from steersman.decide.rollout import rollout
 from steersman.decide.schedule import schedule
-from steersman.model.decisions import Admit, FailRollout, Promote, Requeue, Start
+from steersman.model.decisions import Admit, FailRollout, Promote, Requeue, Scale, Start
 from steersman.model.ids import NodeId, WorkloadName
 from steersman.model.signals import ONGOING
 from steersman.model.snapshot import NodeState, Phase, ServiceState, SignalValue, Snapshot, WorkloadState
@@ -137,7 +137,8 @@ def what_is_tried_again_is_with_more_tries(cycle: Cycle) -> None:
 
 def _targets(snapshot: Snapshot) -> dict[str, int]:
     after = {name: state.target for name, state in snapshot.services.sorted_items()}
-    return after | {item.workload: item.target for item in autoscale(snapshot).decisions}
+    made = autoscale(snapshot).decisions
+    return after | {item.workload: item.target for item in made if isinstance(item, Scale)}
 
 
 def _louder(signal: SignalValue) -> SignalValue:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from tests.properties.counting import Turn, View
 from tests.scenarios.home import Home
 
+from steersman.decide.foresight import capacity_of, foresee
 from steersman.engine.publish import gateway_config
 from steersman.model.decisions import (
     FailRollout,
@@ -287,8 +288,17 @@ CYCLE_LAWS: tuple[Callable[[Turn], None], ...] = (
 # ---- laws of a history ----------------------------------------------------------------------------------
 
 
-def side(state: ServiceState) -> int:
-    """Which way the signals point: 1 more replicas, -1 fewer, 0 stay; unknown points nowhere."""
+def expected(state: ServiceState, now_ms: int) -> int:
+    """What the forecast asks for, as the policy says; the number there is while arrivals are unknown."""
+    known = {item.name: item.value for item in state.signals}
+    found = foresee(state, now_ms)
+    if found is None:
+        return 0
+    return state.target if known.get("arrivals_milli") is None else capacity_of(found).target
+
+
+def side(state: ServiceState, now_ms: int) -> int:
+    """Which way signals and forecast point: 1 more replicas, -1 fewer, 0 stay; unknown points nowhere."""
     scaling, target = state.spec.scaling, state.target
     known = {item.name: item.value for item in state.signals}
     ongoing, queued, latency = (
@@ -296,15 +306,16 @@ def side(state: ServiceState) -> int:
     )
     if scaling.min_replicas == scaling.max_replicas:
         return 0
+    comes = expected(state, now_ms)
     if target == 0:
-        return 1 if (ongoing or 0) + (queued or 0) > 0 else 0
+        return 1 if (ongoing or 0) + (queued or 0) + comes > 0 else 0
     each, queue, limit = (
         scaling.target_ongoing_requests_milli,
         scaling.queued_requests_milli,
         scaling.latency_p99_ms,
     )
-    more = [ongoing is not None and ongoing > target * each]
-    fewer = [ongoing is not None and ongoing * 11 <= (target - 1) * each * 10]
+    more = [ongoing is not None and ongoing > target * each, comes > target]
+    fewer = [comes < target, ongoing is not None and ongoing * 11 <= (target - 1) * each * 10]
     if queue is not None:
         more.append(queued is not None and queued > target * queue)
         fewer.append(queued is not None)
@@ -331,7 +342,7 @@ def targets_move_only_after_their_delay(home: Home) -> None:
             if item.target == state.target:
                 continue
             way = 1 if item.target > state.target else -1
-            assert way == side(state), f"{item.workload}: {state.target} to {item.target}"
+            assert way == side(state, cycle.seen.now_ms), f"{item.workload}: {state.target} to {item.target}"
             assert item.target > 0 or state.target == 1, "the last one goes alone"
             _pointed_that_way(home, at, state, way)
 
@@ -348,7 +359,7 @@ def _pointed_that_way(home: Home, at: int, state: ServiceState, way: int) -> Non
             break
         if ends(before):
             continue
-        if before.target != state.target or side(before) != way:
+        if before.target != state.target or side(before, cycle.seen.now_ms) != way:
             break
         since_ms = cycle.seen.now_ms
     waited = now_ms - since_ms

@@ -55,6 +55,8 @@ _ROLLOUTS = (
 )
 _ONGOING = (0, 0, 500, 1_000, 1_001, 2_000, 3_600, 4_000, 6_000, None)
 _QUEUED = (0, 0, 0, 500, 1_500, 4_000, None)
+_ARRIVALS = (0, 500, 3_000, 3_000, 12_000, 40_000, None)
+_CAPACITY = (2_000, 2_000, 5_000, 20_000)
 _LATENCY = (10_000, 37_000, 49_000, 51_000, 400_000, None, None)
 
 
@@ -132,6 +134,8 @@ def load(home: Home, a: int, b: int, c: int) -> list[Signal]:
         "ongoing_milli": ongoing,
         "queued_milli": queued,
         "latency_p99_us": _LATENCY[(b + c) % len(_LATENCY)],
+        "arrivals_milli": _ARRIVALS[(b + 2 * c) % len(_ARRIVALS)],
+        "capacity_milli": _CAPACITY[(a + b) % len(_CAPACITY)],
     }
     subject = (*SERVICES, *SERVICES, "ghost")[a % 5]
     return [Signal(name=name, subject=subject, value=value) for name, value in values.items()]

@@ -76,6 +76,6 @@ def test_the_lives_are_eventful(lives: list[tuple[Home, list[Turn]]]) -> None:
             codes |= {item.reason.code.value for item in cycle.plan.decisions}
     assert kinds == {
         "Admit", "Hold", "Reserve", "Start", "Stop", "Requeue", "Finish", "Forget", "SetCheckpointInterval",
-        "Scale", "Revise", "Promote", "FailRollout", "Spawn", "Retire",
+        "Scale", "Learn", "Revise", "Promote", "FailRollout", "Spawn", "Retire",
     }  # fmt: skip
     assert len(codes) >= 40, sorted(codes)

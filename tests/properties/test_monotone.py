@@ -11,6 +11,7 @@ from tests.properties.strategies import Story, play, played, stories, told_by
 from tests.scenarios.home import Cycle
 
 from steersman.decide import admit, autoscale, fit, recover, rollout, start
+from steersman.decide.votes import Vote
 from steersman.model.decisions import Decision, Promote
 from steersman.model.reasons import Code, reason
 from steersman.model.snapshot import ServiceState, Shape, Snapshot, WorkloadState
@@ -67,8 +68,8 @@ def _gives_up_at_one_number_of_tries(patch: Patch) -> None:
 def _takes_load_for_rest(patch: Patch) -> None:
     real = autoscale.desired
 
-    def desired(state: ServiceState) -> autoscale.Vote:
-        vote = real(state)
+    def desired(snapshot: Snapshot, state: ServiceState) -> Vote:
+        vote = real(snapshot, state)
         return vote._replace(replicas=1) if vote.replicas > state.target + 1 else vote
 
     patch.setattr(autoscale, "desired", desired)

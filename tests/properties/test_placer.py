@@ -23,7 +23,7 @@ def test_an_image_keeps_what_was_learned(story: Story) -> None:
     home = played(story)
     image = decode_image(encode_image(home.snapshot))
     assert isinstance(image, Snapshot)
-    assert image.demand == home.snapshot.demand
+    assert image.packing == home.snapshot.packing
     assert image.indexes == home.snapshot.indexes
 
 

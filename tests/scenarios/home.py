@@ -10,7 +10,7 @@ from typing import Self
 
 import msgspec
 
-from steersman.decide.cycle import decide
+from steersman.decide.cycle import Memo, decide
 from steersman.model.decisions import Decision, Plan, Start, Stop
 from steersman.model.devices import modes_of
 from steersman.model.events import (
@@ -133,6 +133,7 @@ class Home:
         self.now_ms = EPOCH_MS
         self.log: list[Record] = []
         self.cycles: list[Cycle] = []
+        self.memo = Memo()
         self.fold(HomeCreated(home_id="home"), *events)
 
     @classmethod
@@ -140,6 +141,7 @@ class Home:
         """A home that goes on from a state; its log begins here."""
         home = cls.__new__(cls)
         home.snapshot, home.now_ms, home.log, home.cycles = snapshot, now_ms, [], []
+        home.memo = Memo()
         return home
 
     def fold(self, *events: Event) -> None:
@@ -155,7 +157,7 @@ class Home:
         batch = (Observed(now_ms=self.now_ms, signals=signals), *events)
         self.fold(*batch)
         seen = self.snapshot
-        plan = decide(seen)
+        plan = decide(seen, self.memo)
         if plan.decisions or plan.packing:
             intent = Decided(observed_at=seen.observed_at, decisions=plan.decisions, packing=plan.packing)
             self.fold(intent)

@@ -6,6 +6,7 @@ never get ready; those of a revision in `broken` exit with that code as soon as 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from tests.scenarios.home import GIB, Home
 
@@ -63,7 +64,7 @@ def served(spec: Service, *, restarts: bool = True) -> ServiceDeclared:
     return ServiceDeclared(service=spec, digest=f"{spec.priority}", restarts=restarts)
 
 
-def replicas(least: int, most: int | None = None, **fields: int) -> Scaling:
+def replicas(least: int, most: int | None = None, **fields: Any) -> Scaling:
     """Bounds of the number of replicas, with delays of three seconds up and ten down."""
     delays = {"upscale_delay_ms": 3_000, "downscale_delay_ms": 10_000, "downscale_to_zero_delay_ms": 20_000}
     upper = least if most is None else most

@@ -253,7 +253,7 @@ def test_not_to_zero_when_a_start_takes_longer_than_a_request_may_wait() -> None
     shop.tell(ongoing_milli=0)
     shop.pass_ms(11_000)
     assert moves(shop) == [(2, Code.SCALE_LOAD), (1, Code.SCALE_COLD_START)]
-    why = desired(shop.service()).reason
+    why = desired(shop.snapshot, shop.service()).reason
     assert dict(why.facts) == {"cold_start_ms": shop.service().cold_start_ms, "timeout_ms": 4_000}
 
 

@@ -26,6 +26,7 @@ from steersman.ports import run_dir
 from steersman.ports.journal import Journal
 from steersman.sensors.figures import Figures
 from steersman.sensors.gateway import GatewaySensor
+from steersman.sensors.prometheus import PrometheusSensor
 from steersman.sensors.runs import RunSensor
 
 HOME_ID_BYTES = 8
@@ -71,7 +72,11 @@ def wired(settings: Settings, environ: Mapping[str, str]) -> Iterator[Wired]:
         parts = Parts(
             journal=journal,
             drivers={driver.name: driver},
-            sensors=(RunSensor(driver), GatewaySensor(gateways, clock, figures)),
+            sensors=(
+                RunSensor(driver),
+                GatewaySensor(gateways, clock, figures),
+                PrometheusSensor(clock),
+            ),
             clock=clock,
             build=build(),
             boot_id=boot_id(),

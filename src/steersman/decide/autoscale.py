@@ -1,14 +1,9 @@
-"""How many replicas a service should have: the reactive part.
+"""How many replicas a service should have: the largest of what signals, forecast and schedule ask for.
 
-Theory of operation. Each signal votes for a number, and the largest vote wins, so that a quiet signal never
-lowers what another asks for. A signal that is unknown votes for what there is: hold.
-
-    ongoing_milli    requests in flight and queued, mean over the look-back: ceil(ongoing / target). Below the
-                     present number it counts only when the survivors, who would carry N/(N-1) of the load,
-                     stay below the target with MARGIN_MILLI to spare
-    queued_milli     those that wait: ceil(queued / target), and never a vote for less
-    latency_p99_us   above the limit: in proportion to it, at most double; below it the present number, or one
-                     less when even N/(N-1) of it would be below
+Theory of operation. Each signal and metric votes for a number (`votes`), the forecast of what is to come for
+another (`foresight`), and the largest vote wins, so that nothing that is quiet lowers what another asks for.
+The forecast is thus a lower bound: it has replicas ready when the load comes, and never takes one away that
+the load of now needs. A schedule raises the declared least while its time lasts. What is unknown holds.
 
 What is desired must stay on one side of the target for the delay of that side before the target follows. The
 side, and since when, are recorded by `Scale` decisions, for a decider has no memory. Going up takes what is
@@ -19,49 +14,129 @@ a cold start, as measured, takes longer than a request may wait. Factors and del
 
 from typing import NamedTuple
 
-from steersman.model.decisions import Scale
-from steersman.model.reasons import Code, Reason, reason
-from steersman.model.service import Scaling
-from steersman.model.signals import LATENCY, ONGOING, QUEUED
+from msgspec.structs import replace
+
+from steersman.decide.foresight import Foresight, Memo, capacity_of, due, foresee, is_known, look_at_ms
+from steersman.decide.votes import Vote, unknown, votes
+from steersman.model.cron import last_ms, next_ms, parse_cron
+from steersman.model.decisions import Learn, Scale
+from steersman.model.reasons import Code, reason
+from steersman.model.service import Scaling, Window
+from steersman.model.signals import ARRIVALS
 from steersman.model.snapshot import ServiceState, Snapshot
 
-MARGIN_MILLI = 100
-"""A smaller number must carry this share more than the load there is: 10 %."""
 
+class Ballot(NamedTuple):
+    """Every vote, and what the one of the forecast is made of."""
 
-class Vote(NamedTuple):
-    """A number of replicas and why."""
-
-    replicas: int
-    reason: Reason
+    votes: tuple[Vote, ...]
+    foresight: Foresight | None
 
 
 class Verdicts(NamedTuple):
     """The decisions in order of name, and when to look again."""
 
-    decisions: tuple[Scale, ...]
+    decisions: tuple[Scale | Learn, ...]
     wake_at_ms: int | None
 
 
-def autoscale(snapshot: Snapshot) -> Verdicts:
+def autoscale(snapshot: Snapshot, memo: Memo | None = None) -> Verdicts:
     """Every service whose number of replicas should change, or whose delays begin or end."""
-    decisions: list[Scale] = []
-    wakes: list[int] = []
-    for _, state in snapshot.services.sorted_items():
-        if state.removing or state.stop_requested:
+    decisions: list[Scale | Learn] = []
+    wakes: list[int | None] = []
+    for _, declared in snapshot.services.sorted_items():
+        if declared.removing or declared.stop_requested:
             continue
-        decision, wake_at_ms = _judge(state, snapshot.now_ms)
+        state = in_force(declared, snapshot.now_ms)
+        found = ballot(snapshot, state, memo)
+        decision, wake_at_ms = _judge(state, _chosen(state, found.votes), snapshot.now_ms)
         decisions += [] if decision is None else [decision]
-        wakes += [] if wake_at_ms is None else [wake_at_ms]
-    return Verdicts(tuple(decisions), min(wakes, default=None))
+        wakes += [wake_at_ms, _window_ends_ms(declared, snapshot.now_ms)]
+        if found.foresight is not None:
+            decisions += _learn(declared, found.foresight)
+        wakes.append(look_at_ms(declared, snapshot.now_ms))
+    return Verdicts(tuple(decisions), min((at for at in wakes if at is not None), default=None))
 
 
-def _judge(state: ServiceState, now_ms: int) -> tuple[Scale | None, int | None]:
+def ballot(snapshot: Snapshot, state: ServiceState, memo: Memo | None = None) -> Ballot:
+    """What everything asks for, before the bounds that are in force."""
+    found = votes(snapshot, state)
+    foresight = foresee(state, snapshot.now_ms, memo)
+    if foresight is None:
+        return Ballot(found, None)
+    return Ballot((*found, _of_forecast(state, foresight)), foresight)
+
+
+def _of_forecast(state: ServiceState, foresight: Foresight) -> Vote:
+    if not is_known(state):
+        return unknown(ARRIVALS, state.target)
+    target, code, facts = capacity_of(foresight)
+    figures = dict(facts)
+    return Vote(
+        target,
+        reason(
+            Code.SCALE_FORECAST,
+            state=code,
+            expected_milli=max(figures["forecast_milli"], figures["held_milli"]),
+            headroom_milli=figures["headroom_milli"],
+            capacity_milli=foresight.sizing.capacity_milli,
+        ),
+    )
+
+
+def _learn(state: ServiceState, foresight: Foresight) -> list[Learn]:
+    learned = due(state, foresight)
+    if learned is None:
+        return []
+    why = reason(
+        Code.FORECAST_LEARNED,
+        capacity_milli=learned.sizing.capacity_milli,
+        cold_start_s=learned.sizing.cold_start_s,
+    )
+    return [Learn(workload=state.spec.name, learned=learned, reason=why)]
+
+
+# The schedule.
+
+
+def in_force(state: ServiceState, now_ms: int) -> ServiceState:
+    """The service with the least number of replicas that its schedule asks for now."""
     scaling = state.spec.scaling
-    vote = desired(state)
+    least = max((window.min_replicas for window in _open(scaling, now_ms)), default=0)
+    if least <= scaling.min_replicas:
+        return state
+    raised = replace(scaling, min_replicas=least, max_replicas=max(scaling.max_replicas, least))
+    return replace(state, spec=replace(state.spec, scaling=raised))
+
+
+def _open(scaling: Scaling, now_ms: int) -> list[Window]:
+    return [window for window in scaling.schedule if now_ms < _end_ms(window, now_ms)]
+
+
+def _end_ms(window: Window, now_ms: int) -> int:
+    """When the window that began last ends, or did."""
+    return last_ms(parse_cron(window.cron), now_ms, window.offset_minutes) + window.duration_ms
+
+
+def _window_ends_ms(state: ServiceState, now_ms: int) -> int | None:
+    """When the next window of the schedule begins or ends."""
+    found = []
+    for window in state.spec.scaling.schedule:
+        end_ms = _end_ms(window, now_ms)
+        begins_ms = next_ms(parse_cron(window.cron), now_ms, window.offset_minutes)
+        found.append(end_ms if now_ms < end_ms else begins_ms)
+    return min(found, default=None)
+
+
+# Delays and steps.
+
+
+def _judge(state: ServiceState, vote: Vote, now_ms: int) -> tuple[Scale | None, int | None]:
+    scaling = state.spec.scaling
     bounded = min(max(state.target, scaling.min_replicas), scaling.max_replicas)
     if bounded != state.target:
-        why = reason(Code.SCALE_BOUNDS, least=scaling.min_replicas, most=scaling.max_replicas)
+        code = Code.SCALE_SCHEDULE if _open(scaling, now_ms) and bounded > state.target else Code.SCALE_BOUNDS
+        why = reason(code, least=scaling.min_replicas, most=scaling.max_replicas)
         return _scale(state, Vote(bounded, why), now_ms, bounded), now_ms
     side, before = _side(vote.replicas, state.target), _side(state.desired, state.target)
     if side == 0:
@@ -114,76 +189,24 @@ def _step(scaling: Scaling, target: int, wanted: int) -> int:
     return min(max(stepped, scaling.min_replicas), scaling.max_replicas)
 
 
-def desired(state: ServiceState) -> Vote:
-    """What the signals ask for, within the declared bounds."""
-    scaling, target = state.spec.scaling, state.target
+def desired(snapshot: Snapshot, declared: ServiceState) -> Vote:
+    """What is asked for now, within the bounds that are in force."""
+    state = in_force(declared, snapshot.now_ms)
+    return _chosen(state, ballot(snapshot, state).votes)
+
+
+def _chosen(state: ServiceState, found: tuple[Vote, ...]) -> Vote:
+    """The largest vote, within the bounds; of equals the first."""
+    scaling = state.spec.scaling
     if scaling.min_replicas == scaling.max_replicas:
         return Vote(scaling.min_replicas, reason(Code.SCALE_BOUNDS, replicas=scaling.min_replicas))
-    known = {signal.name: signal.value for signal in state.signals}
-    if target == 0:
-        return _from_zero(known)
-    best = max(votes(state), key=lambda vote: vote.replicas)  # of equals the first: load, queue, latency
+    best = max(found, key=lambda vote: vote.replicas)
     bounded = min(max(best.replicas, scaling.min_replicas), scaling.max_replicas)
-    if bounded == 0 and _too_slow_from_zero(state):
+    if bounded == 0 and state.target > 0 and _too_slow_from_zero(state):
         facts = {"cold_start_ms": state.cold_start_ms or 0, "timeout_ms": state.spec.limits.timeout_ms}
         return Vote(1, reason(Code.SCALE_COLD_START, **facts))
     return Vote(bounded, best.reason)
 
 
-def votes(state: ServiceState) -> tuple[Vote, ...]:
-    """What each signal asks for, before the declared bounds; from a target of at least one."""
-    scaling, target = state.spec.scaling, state.target
-    known = {signal.name: signal.value for signal in state.signals}
-    found = [_of_load(known.get(ONGOING), scaling, target)]
-    if scaling.queued_requests_milli is not None:
-        found.append(_of_queue(known.get(QUEUED), scaling.queued_requests_milli, target))
-    if scaling.latency_p99_ms is not None:
-        found.append(_of_latency(known, scaling.latency_p99_ms, target))
-    return tuple(found)
-
-
 def _too_slow_from_zero(state: ServiceState) -> bool:
     return state.cold_start_ms is not None and state.cold_start_ms >= state.spec.limits.timeout_ms
-
-
-def _from_zero(known: dict[str, int | None]) -> Vote:
-    figures = [value for value in (known.get(ONGOING), known.get(QUEUED)) if value is not None]
-    if not figures:
-        return _unknown(ONGOING, 0)
-    waiting = max(figures)
-    return Vote(1 if waiting > 0 else 0, reason(Code.SCALE_DEMAND, ongoing_milli=waiting))
-
-
-def _unknown(name: str, target: int) -> Vote:
-    return Vote(target, reason(Code.SCALE_UNKNOWN, signal=name))
-
-
-def _of_load(ongoing: int | None, scaling: Scaling, target: int) -> Vote:
-    if ongoing is None:
-        return _unknown(ONGOING, target)
-    each = scaling.target_ongoing_requests_milli
-    wanted = -(-ongoing // each)
-    if wanted < target:  # the survivors carry all of it
-        wanted = min(-(-ongoing * (1000 + MARGIN_MILLI) // (each * 1000)), target)
-    return Vote(wanted, reason(Code.SCALE_LOAD, ongoing_milli=ongoing, target_milli=each))
-
-
-def _of_queue(queued: int | None, each: int, target: int) -> Vote:
-    if queued is None:
-        return _unknown(QUEUED, target)
-    why = reason(Code.SCALE_QUEUE, queued_milli=queued, target_milli=each)
-    return Vote(-(-queued // each) if queued > each * target else 0, why)
-
-
-def _of_latency(known: dict[str, int | None], limit_ms: int, target: int) -> Vote:
-    latency = known.get(LATENCY)
-    if latency is None and known.get(ONGOING) == 0:
-        return Vote(0, reason(Code.SCALE_LOAD, ongoing_milli=0))  # nobody asked: there is no latency
-    if latency is None:
-        return _unknown(LATENCY, target)
-    limit = limit_ms * 1000
-    why = reason(Code.SCALE_LATENCY, p99_us=latency, limit_us=limit)
-    if latency > limit:
-        return Vote(min(-(-target * latency // limit), 2 * target), why)
-    fewer_hold = target > 1 and latency * target < limit * (target - 1)
-    return Vote(target - 1 if fewer_hold or target == 1 else target, why)

@@ -11,6 +11,7 @@ Rule 3: the plan follows from the snapshot alone; the same snapshot gives the sa
 
 from steersman.decide.admit import admit
 from steersman.decide.autoscale import autoscale
+from steersman.decide.foresight import Memo as ForesightMemo
 from steersman.decide.placer import Placer
 from steersman.decide.recover import recover
 from steersman.decide.rollout import rollout
@@ -27,6 +28,7 @@ class Memo:
 
     def __init__(self) -> None:
         self.placer = Placer()
+        self.foresight = ForesightMemo()
 
 
 def decide(snapshot: Snapshot, memo: Memo | None = None) -> Plan:
@@ -42,7 +44,7 @@ def decide(snapshot: Snapshot, memo: Memo | None = None) -> Plan:
         return after
 
     snapshot = propose(recover(snapshot))
-    snapshot = propose(*autoscale(snapshot))
+    snapshot = propose(*autoscale(snapshot, memo.foresight))
     snapshot = propose(*rollout(snapshot))
     admitted = admit(snapshot)
     snapshot = propose(admitted)

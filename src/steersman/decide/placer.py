@@ -76,17 +76,17 @@ class Placer:
         changed = self._ahead.union(NodeId(key) for key in snapshot.nodes.keys_unlike(self._synced))
         self._synced, self._ahead = snapshot.nodes, set()
         self._take(changed, snapshot.nodes)
-        demand, packing = snapshot.demand, None
-        if is_due(demand.arrived, demand.basis, demand.since_price):
-            counts, since_price = self._named(demand.counts), demand.since_price
-            packing = self._packer.news(counts, demand.basis, since_price, self._largest())
-            demand = demand if packing is None else update(demand, packing)
-        if not self._known or demand.basis != self._basis:
-            self._basis, self._known = demand.basis, True
-            named = self._named(dict(demand.basis.counts))
-            self._packer.know(demand.basis._replace(counts=tuple(sorted(named.items()))))
-        self._packer.charge(demand.prices)
-        return packing
+        known, news = snapshot.packing, None
+        if is_due(known.arrived, known.basis, known.since_price):
+            counts, since_price = self._named(known.counts), known.since_price
+            news = self._packer.news(counts, known.basis, since_price, self._largest())
+            known = known if news is None else update(known, news)
+        if not self._known or known.basis != self._basis:
+            self._basis, self._known = known.basis, True
+            named = self._named(dict(known.basis.counts))
+            self._packer.know(known.basis._replace(counts=tuple(sorted(named.items()))))
+        self._packer.charge(known.prices)
+        return news
 
     def place(self, draft: Draft, shape: Shape) -> Placement | None:
         """The lease of the one rank of a shape, or None when it has no room, or is not for the packer."""

@@ -11,6 +11,7 @@ from steersman.model.decisions import (
     Decision,
     FailRollout,
     Finish,
+    Learn,
     Promote,
     Reserve,
     Retire,
@@ -127,7 +128,7 @@ def decision_words(decision: Decision) -> str:
             text = why if decision.reservations else f"lets go of the room kept for it: {why}"
         case Finish():
             text = why if why == decision.outcome else f"{decision.outcome}: {why}"
-        case Scale() | Revise() | Promote() | FailRollout() | Spawn() | Retire():
+        case Scale() | Learn() | Revise() | Promote() | FailRollout() | Spawn() | Retire():
             text = _service_words(decision, why)
         case _:
             pass
@@ -141,7 +142,7 @@ def _service_words(decision: ServiceDecision, why: str) -> str:
             return f"{_count(decision.target)}{wants}: {why}"
         case Revise():
             return f"begin revision {decision.revision}: {why}"
-        case Promote():
+        case Promote() | Learn():
             return why
         case FailRollout():
             return f"give up revision {decision.revision}; what served before, if anything, serves on: {why}"

@@ -12,8 +12,9 @@ from types import MappingProxyType
 import msgspec
 from msgspec.structs import replace
 
-from steersman.decide.autoscale import delay_ms, desired, votes
+from steersman.decide.autoscale import ballot, delay_ms, desired, in_force
 from steersman.decide.rollout import EXIT_CONFIG, Replica, replicas_of
+from steersman.explain.forecast import forecast_of
 from steersman.explain.history import history, is_of
 from steersman.explain.refusals import REFUSALS_SHOWN_MAX, counts, refusals, rivals
 from steersman.explain.words import describe, fix, signal_words
@@ -269,6 +270,7 @@ def explain_service(
         refusals=lacks[:REFUSALS_SHOWN_MAX],
         rivals=() if queued is None else rivals(snapshot, queued),
         moments=history(name, records),
+        forecast=forecast_of(snapshot, state),
     )
 
 
@@ -308,14 +310,16 @@ def _scaling_facts(snapshot: Snapshot, state: ServiceState) -> Iterator[str]:
     scaling = state.spec.scaling
     if scaling.min_replicas == scaling.max_replicas or state.removing or state.stop_requested:
         return
-    vote = desired(state)
+    vote = desired(snapshot, state)
     if vote.replicas == state.target:
         yield f"wants {state.target}, as it has: {describe(vote.reason)}"
     else:
         yield f"wants {vote.replicas}{_delay(snapshot, state, vote.replicas)}: {describe(vote.reason)}"
-    if state.target:
-        for each in votes(state):
-            yield f"a vote for {each.replicas}: {describe(each.reason)}"
+    votes = ballot(snapshot, in_force(state, snapshot.now_ms)).votes
+    for each in votes if state.target or len(votes) > 1 else ():  # one alone is told already
+        yield f"a vote for {each.replicas}: {describe(each.reason)}"
+    found = forecast_of(snapshot, state)
+    yield from () if found is None else found.words
     for signal in state.signals:
         ago = _about(max(snapshot.now_ms - signal.at_ms, 0))
         yield f"{signal_words(signal.name, signal.value)} (as of {ago} ago)"

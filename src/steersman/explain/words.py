@@ -7,7 +7,7 @@ people write. Rule 3: a fact that an older build did not record is left out, nev
 from collections.abc import Callable, Mapping
 
 from steersman.model.reasons import Code, Reason
-from steersman.model.signals import ARRIVALS, LATENCY, ONGOING, QUEUED
+from steersman.model.signals import ARRIVALS, CAPACITY, LATENCY, ONGOING, QUEUED, SERVED
 from steersman.model.units import format_bytes, format_cpu, format_duration_ms
 
 Facts = Mapping[str, str | int]
@@ -177,7 +177,14 @@ _SIGNALS: Mapping[str, str] = {
     QUEUED: "the number of requests that wait",
     LATENCY: "the latency",
     ARRIVALS: "the rate of requests",
+    SERVED: "the rate of answers",
+    CAPACITY: "what one replica can do",
 }
+
+
+def _signal(facts: Facts) -> str:
+    name = str(facts.get("signal", "a signal"))
+    return _SIGNALS.get(name, name)
 
 
 def signal_words(name: str, value: int | None) -> str:
@@ -185,7 +192,20 @@ def signal_words(name: str, value: int | None) -> str:
     if value is None:
         return f"{_SIGNALS.get(name, name)}: not known"
     amount = f"{value / 1000:.3g} ms" if name == LATENCY else f"{value / 1000:.3g}"
-    return f"{_SIGNALS.get(name, name)}: {amount}" + (" a second" if name == ARRIVALS else "")
+    rate = " a second" if name in (ARRIVALS, SERVED, CAPACITY) else ""
+    return f"{_SIGNALS.get(name, name)}: {amount}{rate}"
+
+
+def _forecast(facts: Facts) -> str:
+    state = {
+        "warm-up": "too little has been seen to judge by; ",
+        "held": "what was wanted a moment ago is kept; ",
+    }.get(str(facts.get("state")), "")
+    return (
+        f"forecast: {state}{_requests(facts, 'expected_milli')} a second expected, headroom "
+        f"{int(facts.get('headroom_milli', 0)) / 10:.3g} %, "
+        f"one replica does {_milli(facts, 'capacity_milli')}"
+    )
 
 
 def _always(text: str) -> Callable[[Facts], str]:
@@ -250,8 +270,16 @@ _WORDS: Mapping[Code, Callable[[Facts], str]] = {
         if int(facts.get("ongoing_milli", 0))
         else "no request waits"
     ),
-    Code.SCALE_UNKNOWN: lambda facts: (
-        f"{_SIGNALS.get(str(facts.get('signal')), 'a signal')} is not known, so the number is held"
+    Code.SCALE_UNKNOWN: lambda facts: f"{_signal(facts)} is not known, so the number is held",
+    Code.SCALE_FORECAST: _forecast,
+    Code.SCALE_METRIC: lambda facts: (
+        f"{facts.get('metric', 'a metric')} is {_milli(facts, 'value_milli')}, "
+        f"its target {_milli(facts, 'target_milli')}"
+    ),
+    Code.SCALE_SCHEDULE: lambda facts: f"its schedule asks for at least {_replicas(facts, 'least')} now",
+    Code.FORECAST_LEARNED: lambda facts: (
+        f"the forecast keeps what it has learnt; one replica does {_requests(facts, 'capacity_milli')} "
+        f"a second and starts in {facts.get('cold_start_s', '?')}s"
     ),
     Code.SCALE_COLD_START: lambda facts: (
         f"one replica stays: a start takes {_ms(facts, 'cold_start_ms')}, "

@@ -7,6 +7,7 @@ import msgspec
 
 from steersman.decide.admit import too_large
 from steersman.explain.fixes import nearest_fix
+from steersman.explain.forecast import Forecast
 from steersman.explain.history import Moment, history
 from steersman.explain.refusals import REFUSALS_SHOWN_MAX, Refusal, Rival, counts, refusals, rivals
 from steersman.explain.words import describe, fix
@@ -18,7 +19,8 @@ from steersman.model.units import format_bytes, format_cpu, format_duration_ms
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
-    """`where`, `why` and `size` are sentences; `facts` are further ones; `refused` counts nodes by code."""
+    """`where`, `why` and `size` are sentences; `facts` are further ones; `refused` counts nodes by code.
+    `forecast` is that of a service."""
 
     name: str
     phase: str
@@ -32,6 +34,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     refusals: tuple[Refusal, ...] = ()
     rivals: tuple[Rival, ...] = ()
     moments: tuple[Moment, ...] = ()
+    forecast: Forecast | None = None
 
 
 NAMES_SHOWN_MAX = 5

@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from steersman.model.demand import Learned
 from steersman.model.ids import DeviceId, NodeId, RunId, WorkloadName
 from steersman.model.packing import PackingUpdate
 from steersman.model.reasons import Reason
@@ -136,6 +137,17 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True, tag="scale"):
     reason: Reason
 
 
+class Learn(msgspec.Struct, frozen=True, kw_only=True, tag="learn"):
+    """What the forecast of a service has learnt, and by what it sizes from now on. Owner: autoscale.
+
+    See `demand.Learned`. Recorded now and then, so that nobody has to learn it again from the beginning.
+    """
+
+    workload: WorkloadName
+    learned: Learned
+    reason: Reason
+
+
 class Revise(msgspec.Struct, frozen=True, kw_only=True, tag="revise"):
     """A service is to be served by a new revision from now on. Owner: rollout."""
 
@@ -182,7 +194,7 @@ class Retire(msgspec.Struct, frozen=True, kw_only=True, tag="retire"):
 
 
 JobDecision = Admit | Hold | Reserve | Start | Stop | Requeue | Finish | Forget | SetCheckpointInterval
-ServiceDecision = Scale | Revise | Promote | FailRollout | Spawn | Retire
+ServiceDecision = Scale | Learn | Revise | Promote | FailRollout | Spawn | Retire
 Decision = (
     Admit
     | Hold
@@ -194,6 +206,7 @@ Decision = (
     | Forget
     | SetCheckpointInterval
     | Scale
+    | Learn
     | Revise
     | Promote
     | FailRollout

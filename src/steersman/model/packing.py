@@ -44,7 +44,7 @@ class PackingUpdate(msgspec.Struct, frozen=True, kw_only=True):
     prices: tuple[tuple[str, int], ...] = ()
 
 
-class Demand(msgspec.Struct, frozen=True, kw_only=True):
+class Packing(msgspec.Struct, frozen=True, kw_only=True):
     """All that packing remembers. `counts`: arrivals that asked for GPUs (what is old fades), `arrived` their
     sum; `since_price`: arrivals of any kind since the prices were set."""
 

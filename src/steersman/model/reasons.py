@@ -41,6 +41,10 @@ class Code(StrEnum):
     SCALE_DEMAND = "scale-demand"  # requests wait and there is no replica
     SCALE_UNKNOWN = "scale-unknown"  # a signal is unknown: hold
     SCALE_COLD_START = "scale-cold-start"  # not to zero: a start takes longer than a request may wait
+    SCALE_FORECAST = "scale-forecast"  # what is to come asks for this many
+    SCALE_METRIC = "scale-metric"  # a declared metric does
+    SCALE_SCHEDULE = "scale-schedule"  # the least at this time of the week
+    FORECAST_LEARNED = "forecast-learned"
     # rollout: which revision, which replicas
     FIRST_REVISION = "first-revision"
     DECLARATION_CHANGED = "declaration-changed"

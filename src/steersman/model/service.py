@@ -47,13 +47,45 @@ class InputRange(msgspec.Struct, frozen=True, kw_only=True):
     maximum: float | None = None
 
 
+Named = Literal["backlog", "queued_jobs"]
+
+
+class Metric(msgspec.Struct, frozen=True, kw_only=True):
+    """One number more that moves the number of replicas: by `name`, or what a query of Prometheus gives.
+
+    `target_milli`: thousandths of what it should be, of one replica or, with `per` total, for each replica
+    of the whole. ``backlog``: seconds that what waits takes at the present rate; ``queued_jobs``: jobs that
+    wait in `queue`.
+    """
+
+    name: Named | None = None
+    queue: QueueName | None = None
+    url: str | None = None
+    query: str | None = None
+    target_milli: int
+    per: Literal["replica", "total"]
+
+
+class Window(msgspec.Struct, frozen=True, kw_only=True):
+    """From each minute that `cron` names, and for `duration_ms`, there are at least `min_replicas`.
+
+    `cron` is told in a time that is `offset_minutes` ahead of UTC all the year.
+    """
+
+    cron: str
+    duration_ms: int
+    min_replicas: int
+    offset_minutes: int = 0
+
+
 class Scaling(msgspec.Struct, frozen=True, kw_only=True):
     """How many replicas, and what moves the number. The names are Ray Serve's.
 
     `target_ongoing_requests_milli`: requests in flight and queued that one replica should carry.
     `latency_p99_ms`: scale up while the 99th percentile over the look-back is above it.
     `queued_requests_milli`: waiting requests per replica above which more are wanted.
-    Factors are thousandths: 1000 goes the whole way at once.
+    Factors are thousandths: 1000 goes the whole way at once. `forecast`: there are also as many replicas as
+    what is expected to come needs.
     """
 
     min_replicas: int = 1
@@ -68,6 +100,14 @@ class Scaling(msgspec.Struct, frozen=True, kw_only=True):
     look_back_ms: int = 5_000
     upscaling_factor_milli: int = 1_000
     downscaling_factor_milli: int = 1_000
+    forecast: bool = True
+    metrics: tuple[Metric, ...] = ()
+    schedule: tuple[Window, ...] = ()
+
+    @property
+    def foresees(self) -> bool:
+        """Whether there is a forecast: a number that is fixed needs none."""
+        return self.forecast and self.min_replicas != self.max_replicas
 
 
 class RequestLimits(msgspec.Struct, frozen=True, kw_only=True):

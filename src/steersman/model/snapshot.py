@@ -13,9 +13,10 @@ from typing import NamedTuple
 import msgspec
 
 from steersman.model.decisions import Outcome, Placement, Reservation, StopCause
+from steersman.model.demand import Demand
 from steersman.model.fleet import Node
 from steersman.model.ids import DecisionId, DeviceId, QueueName, RunId, WorkloadName
-from steersman.model.packing import Demand
+from steersman.model.packing import Packing
 from steersman.model.policy import Policy
 from steersman.model.reasons import Reason
 from steersman.model.resources import WHOLE_MILLI, Sharing
@@ -175,7 +176,7 @@ class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
     again that one's. `serving` has taken over, `rolling` is on its way, `failed` was given up and is not
     tried again. `replicas` are in order of their making; there were `spawned` in all. `desired` and
     `desired_ms` are autoscale's memory, `target` its word. `cold_start_ms` is what the last replica took from
-    its decision to its first answer.
+    its decision to its first answer. `demand` is what came, while there is a forecast.
     """
 
     spec: Service
@@ -195,6 +196,7 @@ class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
     spawned: int = 0
     signals: tuple[SignalValue, ...] = ()
     cold_start_ms: int | None = None
+    demand: Demand | None = None
     reason: Reason | None = None
     stop_requested: bool = False
     removing: bool = False
@@ -273,6 +275,7 @@ class Indexes(msgspec.Struct, frozen=True, kw_only=True):
     live        (run,) of runs that have not ended
     parts       (kind, mode, what is free, node, device) of every device of which a part is leased and a part
                 is free, on nodes that take work: thousandths, or memory slices of one in MIG mode
+    foreseen    (name,) of services that have a forecast
     """
 
     attention: SortedSeq = SortedSeq()
@@ -285,6 +288,7 @@ class Indexes(msgspec.Struct, frozen=True, kw_only=True):
     dependents: Table[tuple[WorkloadName, ...]] = Table()
     live: SortedSeq = SortedSeq()
     parts: SortedSeq = SortedSeq()
+    foreseen: SortedSeq = SortedSeq()
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -303,5 +307,5 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     services: Table[ServiceState] = Table()
     gateway: Gateway | None = None
     keys: tuple[ApiKey, ...] = ()
-    demand: Demand = Demand()
+    packing: Packing = Packing()
     indexes: Indexes = Indexes()

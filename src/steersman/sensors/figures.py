@@ -28,6 +28,8 @@ SILENT_MS_MAX = 60_000
 """A process that was silent for longer is taken for gone, though nothing has taken its place."""
 SPAN_MS = 10_000
 """Over which people are shown rates and percentiles."""
+ANSWERED = ("ok", "model-error")
+"""Outcomes of requests that a replica has worked on to the end."""
 LONG_SPAN_MS = 60_000
 """The same for one service looked at closely."""
 
@@ -65,7 +67,8 @@ class RevisionFigures(msgspec.Struct, frozen=True, kw_only=True):
 class ServiceFigures(msgspec.Struct, frozen=True, kw_only=True):
     """A service over a span of `span_ms`, all processes of the gateway together.
 
-    `ongoing_milli` and `queued_milli` are means over the span; `arrivals_milli` requests a second.
+    `ongoing_milli` and `queued_milli` are means over the span; `arrivals_milli` and `answered_milli` requests
+    a second. `ready` is how many replicas answered all the time; None: their number changed.
     `latency_us` is a sketch. `gateway_cpu_us` is its share, by requests, of what the gateway used.
     """
 
@@ -73,6 +76,8 @@ class ServiceFigures(msgspec.Struct, frozen=True, kw_only=True):
     ongoing_milli: int
     queued_milli: int
     arrivals_milli: int
+    answered_milli: int
+    ready: int | None
     ongoing: int
     queued: int
     outcomes: dict[str, int]
@@ -183,10 +188,12 @@ def _thinned(looks: list[Look]) -> list[Look]:
 
 
 class _Pair(NamedTuple):
-    """Two looks at one process; nothing had been counted at the first when it had not begun."""
+    """Two looks at one process, and all from the one to the other; nothing had been counted at the first
+    when it had not begun."""
 
     first: Look
     last: Look
+    looks: tuple[Look, ...]
 
 
 def _pair(process: Process, looks: list[Look], span_ms: int) -> _Pair | None:
@@ -194,17 +201,21 @@ def _pair(process: Process, looks: list[Look], span_ms: int) -> _Pair | None:
     from_ms = last.at_ms - span_ms
     began_ms = process[1]
     if from_ms <= began_ms < last.at_ms:
-        return _Pair(Look(began_ms, 0, {}), last)
+        first = Look(began_ms, 0, {})
+        return _Pair(first, last, (first, *looks))
     older = [look for look in looks if look.at_ms <= from_ms]
     first = older[-1] if older else looks[0]
-    return _Pair(first, last) if first.at_ms < last.at_ms else None
+    if first.at_ms >= last.at_ms:
+        return None
+    return _Pair(first, last, tuple(look for look in looks if look.at_ms >= first.at_ms))
 
 
 def _figures(name: str, pairs: Iterable[_Pair], totals: Mapping[int, ModelStats]) -> ServiceFigures:
     parts: dict[int, list[ModelStats | None]] = {}
-    ongoing = queued = arrivals = 0.0
+    ongoing = queued = arrivals = answered = 0.0
+    ready: set[int] = set()
     cpu_us = span_ms = 0
-    for first, last in pairs:
+    for first, last, looks in pairs:
         passed_ms = last.at_ms - first.at_ms
         span_ms = max(span_ms, passed_ms)
         mine = ended = 0
@@ -219,6 +230,9 @@ def _figures(name: str, pairs: Iterable[_Pair], totals: Mapping[int, ModelStats]
                 queued += counts.queued_us / passed_ms
                 came = sum(counts.outcomes.values()) + after.ongoing - (before.ongoing if before else 0)
                 arrivals += came * 1_000_000 / passed_ms
+                done = sum(counts.outcomes.get(outcome, 0) for outcome in ANSWERED)
+                answered += done * 1_000_000 / passed_ms
+        ready.update(_ready(name, look) for look in looks)
         cpu_us += (last.cpu_us - first.cpu_us) * mine // ended if ended else 0
     revisions = {revision: _sum(found) for revision, found in sorted(parts.items())}
     whole = _sum(list(revisions.values()))
@@ -227,6 +241,8 @@ def _figures(name: str, pairs: Iterable[_Pair], totals: Mapping[int, ModelStats]
         ongoing_milli=round(ongoing),
         queued_milli=round(queued),
         arrivals_milli=max(round(arrivals), 0),
+        answered_milli=round(answered),
+        ready=ready.pop() if len(ready) == 1 else None,
         ongoing=whole.ongoing,
         queued=whole.queued,
         outcomes=whole.outcomes,
@@ -238,6 +254,11 @@ def _figures(name: str, pairs: Iterable[_Pair], totals: Mapping[int, ModelStats]
             for revision, counts in revisions.items()
         ),
     )
+
+
+def _ready(name: str, look: Look) -> int:
+    """The replicas of a service that a process of the gateway could reach."""
+    return sum(model.ready_replicas for key, model in look.models.items() if key[0] == name)
 
 
 def _backwards(before: ModelStats, after: ModelStats) -> bool:

@@ -7,6 +7,10 @@ its own look-back, rounded to three digits, and said only when it has left the d
 that the snapshot holds, or has come from zero or gone to it: a steady load journals nothing, and what was
 lost in a crash is said again.
 
+What one replica can do is measured when requests wait for replicas whose number has not changed: what they
+answer then is at most what they can, and exactly that while many wait. So a larger figure is taken from any
+such time, a smaller one only from the latter. Requests that wait for their batch to fill do not count.
+
 A gateway process that is silent makes everything unknown, for what it carries is not known. After the first
 look of a control plane nothing is said yet: a rate takes two. Without a request in the look-back there is no
 latency: it is unknown then, and `ongoing_milli` 0 says why. When requests are under way and none has ended,
@@ -17,7 +21,7 @@ import asyncio
 from collections.abc import Iterator
 
 from steersman.model.events import Signal
-from steersman.model.signals import ARRIVALS, LATENCY, ONGOING, QUEUED
+from steersman.model.signals import ARRIVALS, CAPACITY, LATENCY, ONGOING, QUEUED, SERVED
 from steersman.model.sketch import quantile
 from steersman.model.snapshot import ServiceState, Snapshot
 from steersman.ports.clock import Clock
@@ -34,6 +38,8 @@ BAND_PER_MILLE = 100
 BAND_MILLI_LEAST = 50
 """And at least so many thousandths of a request."""
 DIGITS = 3
+LOADED_MILLI, OVERLOADED_MILLI = 1_000, 4_000
+"""Requests that wait for each replica, on average, while it is busy all the time; and far more than that."""
 
 Value = tuple[str, int | None]
 
@@ -73,8 +79,9 @@ class GatewaySensor:
         if found is None and self.figures.known:
             return
         known = {signal.name: signal.value for signal in state.signals}
-        for name, value in _values(state, found):
-            if _moved(name, known.get(name), value):
+        values = [*_values(state, found), *_measured(state, found, known.get(CAPACITY))]
+        for name, value in values:
+            if moved(name, known.get(name), value):
                 yield Signal(name=name, subject=state.spec.name, value=value)
 
 
@@ -88,8 +95,9 @@ def _look_ms(services: list[ServiceState]) -> int | None:
 def _values(state: ServiceState, found: ServiceFigures | None) -> Iterator[Value]:
     """What there is to say of each signal that this service is scaled by."""
     scaling = state.spec.scaling
-    names = [ONGOING, ARRIVALS]
-    names += [] if scaling.queued_requests_milli is None else [QUEUED]
+    backlog = any(metric.name == "backlog" for metric in scaling.metrics)
+    queued = scaling.queued_requests_milli is not None or scaling.forecast or backlog
+    names = [ONGOING, ARRIVALS, *([QUEUED] if queued else []), *([SERVED] if backlog else [])]
     if found is None:
         yield from ((name, None) for name in names)
         if scaling.latency_p99_ms is not None:
@@ -99,6 +107,7 @@ def _values(state: ServiceState, found: ServiceFigures | None) -> Iterator[Value
         ONGOING: found.ongoing_milli,
         ARRIVALS: found.arrivals_milli,
         QUEUED: found.queued_milli,
+        SERVED: found.answered_milli,
     }
     yield from ((name, rounded(values[name])) for name in names)
     if scaling.latency_p99_ms is None:
@@ -110,13 +119,25 @@ def _values(state: ServiceState, found: ServiceFigures | None) -> Iterator[Value
         yield LATENCY, None
 
 
+def _measured(state: ServiceState, found: ServiceFigures | None, known: int | None) -> Iterator[Value]:
+    """What one replica can do, when it could be seen."""
+    if found is None or not found.ready or not state.spec.scaling.forecast:
+        return
+    filling_milli = found.arrivals_milli * state.spec.limits.batch_wait_ms // 1_000
+    waiting_milli = (found.queued_milli - filling_milli) // found.ready
+    each_milli = found.answered_milli // found.ready
+    more = waiting_milli >= LOADED_MILLI and (known is None or each_milli > known)
+    if each_milli and (more or waiting_milli >= OVERLOADED_MILLI):
+        yield CAPACITY, rounded(each_milli)
+
+
 def rounded(value: int) -> int:
     """A value to three digits; what is not zero does not become zero."""
     step: int = 10 ** max(len(str(value)) - DIGITS, 0)
     return (value + step // 2) // step * step
 
 
-def _moved(name: str, known: int | None, value: int | None) -> bool:
+def moved(name: str, known: int | None, value: int | None) -> bool:
     """Whether a value has left the dead band of the one that is known; to and from zero it always has."""
     if known is None or value is None:
         return known is not value

@@ -5,10 +5,11 @@ them, with their meaning there: a number of seconds where a name ends with `_s`.
 """
 
 from steersman.spec.keys_common import FLAG, accepted, not_yet
+from steersman.spec.keys_scaling import METRICS, SCHEDULE
 from steersman.spec.measures import Size, Span, Thousandths
 from steersman.spec.sections import Fields, Key, Nested, Section
 from steersman.spec.service_values import Probe
-from steersman.spec.shapes import Integer, Text
+from steersman.spec.shapes import Choice, Integer, Text
 
 REPLICAS_MAX = 1_000
 """The most replicas of one service."""
@@ -91,6 +92,12 @@ UPSCALING_FACTOR = _milli(
 DOWNSCALING_FACTOR = _milli(
     "downscaling_factor", "a factor", "how much of the way down to go at once; 1, all of it", FACTOR_MILLI_MAX
 )
+FORECAST: Key[bool] = Key(
+    name="forecast",
+    shape=Choice(what="`on` or `off`", options=(("on", True), ("off", False))),
+    note="whether there are also as many replicas as what is expected to come needs; on",
+    origin="steersman",
+)
 _FACTORS = "write `upscaling_factor` and `downscaling_factor`, as Ray Serve does now"
 POLICY_SECTION = Section(
     name="replica_policy",
@@ -109,6 +116,9 @@ POLICY_SECTION = Section(
         LOOK_BACK,
         UPSCALING_FACTOR,
         DOWNSCALING_FACTOR,
+        FORECAST,
+        METRICS,
+        SCHEDULE,
         accepted("metrics_interval_s", "figures are taken four times a second", origin="ray-serve"),
         accepted("aggregation_function", "load is the mean over the look-back", origin="ray-serve"),
         accepted("num_overprovision", "there are no spare replicas; raise `min_replicas`"),
@@ -127,6 +137,8 @@ POLICY_SECTION = Section(
         ("upscale_smoothing_factor", "did you mean `upscaling_factor`?"),
         ("downscale_smoothing_factor", "did you mean `downscaling_factor`?"),
         ("target_num_ongoing_requests_per_replica", "did you mean `target_ongoing_requests`?"),
+        ("triggers", "did you mean `metrics`, or for cron `schedule`?"),
+        ("cron", "did you mean `schedule`?"),
         ("replicas", "`replicas` stands beside `replica_policy`, and only one of the two"),
         ("min", "did you mean `min_replicas`?"),
         ("max", "did you mean `max_replicas`?"),

@@ -6,7 +6,7 @@ Absent optional values are left out, so that what appears and what goes is a cha
 from collections.abc import Iterator
 
 from steersman.model.resources import WHOLE_MILLI, Resources
-from steersman.model.service import CallableModel, Gateway, InputRange, Service
+from steersman.model.service import CallableModel, Gateway, InputRange, Metric, Service, Window
 from steersman.model.units import format_bytes, format_cpu, format_duration_ms
 from steersman.model.workload import Job, Workload
 from steersman.spec.measures import format_thousandths
@@ -158,6 +158,21 @@ def _scaling(service: Service) -> Rows:
     yield f"{policy}.look_back_period_s", _duration(scaling.look_back_ms)
     yield f"{policy}.upscaling_factor", _milli(scaling.upscaling_factor_milli)
     yield f"{policy}.downscaling_factor", _milli(scaling.downscaling_factor_milli)
+    yield f"{policy}.forecast", _text(None if scaling.forecast else "off")
+    yield f"{policy}.metrics", (scaling.metrics or None, "; ".join(map(_metric, scaling.metrics)))
+    yield f"{policy}.schedule", (scaling.schedule or None, "; ".join(map(_window, scaling.schedule)))
+
+
+def _metric(each: Metric) -> str:
+    name = each.name or f"{each.query} ({each.url})"
+    of = f" of {each.queue}" if each.queue is not None else ""
+    return f"{name}{of}, {format_thousandths(each.target_milli)} per {each.per}"
+
+
+def _window(each: Window) -> str:
+    sign, offset = "-" if each.offset_minutes < 0 else "+", abs(each.offset_minutes)
+    zone = f"UTC{sign}{offset // 60:02d}:{offset % 60:02d}" if offset else "UTC"
+    return f"{each.cron} {zone} for {format_duration_ms(each.duration_ms)}: {each.min_replicas}"
 
 
 def _range(each: InputRange) -> Pair:

@@ -11,18 +11,21 @@ from itertools import pairwise
 from msgspec.structs import replace
 
 from steersman.model.errors import NotYetError, SpecError
-from steersman.model.ids import WorkloadName
+from steersman.model.ids import QueueName, WorkloadName
 from steersman.model.service import (
     ArtifactRef,
     CallableModel,
     InputRange,
+    Metric,
     OnnxModel,
     RequestLimits,
     RolloutPolicy,
     Scaling,
     Service,
+    Window,
 )
-from steersman.spec import keys_common, keys_service, keys_serving
+from steersman.model.workload import DEFAULT_QUEUE
+from steersman.spec import keys_common, keys_scaling, keys_service, keys_serving
 from steersman.spec.common import Asked, read_envs, read_priority, read_queue
 from steersman.spec.nodes import Entry, MapNode, is_empty
 from steersman.spec.place import Place
@@ -160,6 +163,7 @@ def _scaling(serving: Fields | None) -> Scaling:
 def _policy(fields: Fields) -> Scaling:
     default = Scaling()
     least, most, first = _bounds(fields)
+    schedule = tuple(_window(each, most) for each in fields.get_or(keys_scaling.SCHEDULE, ()))
     return Scaling(
         min_replicas=least,
         max_replicas=most,
@@ -182,6 +186,48 @@ def _policy(fields: Fields) -> Scaling:
         downscaling_factor_milli=fields.get_or(
             keys_serving.DOWNSCALING_FACTOR, default.downscaling_factor_milli
         ),
+        forecast=fields.get_or(keys_serving.FORECAST, default.forecast),
+        metrics=tuple(_metric(each) for each in fields.get_or(keys_scaling.METRICS, ())),
+        schedule=schedule,
+    )
+
+
+def _metric(fields: Fields) -> Metric:
+    name, query = fields.get(keys_scaling.METRIC_NAME), fields.get(keys_scaling.PROMETHEUS_KEY)
+    per, target = fields.get(keys_scaling.PER), fields.require(keys_scaling.TARGET)
+    if (name is None) == (query is None):
+        raise fields.place.error(
+            fields.line, "a metric is one of `name` and `prometheus`", "keep one, or write one of them"
+        )
+    if query is not None:
+        url, text = query.require(keys_scaling.URL), query.require(keys_scaling.QUERY_KEY)
+        return Metric(url=url, query=text, target_milli=target, per=per or "total")
+    queue = fields.get(keys_scaling.METRIC_QUEUE)
+    if name == "queued_jobs":
+        return Metric(
+            name=name, queue=QueueName(queue or DEFAULT_QUEUE), target_milli=target, per=per or "total"
+        )
+    if queue is not None:
+        raise _at(fields, keys_scaling.METRIC_QUEUE, f"`{name}` is of no queue", "remove it")
+    if per == "total":
+        raise _at(fields, keys_scaling.PER, f"`{name}` is a figure of one replica", "write `per: replica`")
+    return Metric(name=name, target_milli=target, per="replica")
+
+
+def _window(fields: Fields, most: int) -> Window:
+    least = fields.require(keys_scaling.WINDOW_REPLICAS)
+    if least > most:
+        raise _at(
+            fields,
+            keys_scaling.WINDOW_REPLICAS,
+            f"the window asks for {least} replicas, and `max_replicas` is {most}",
+            f"raise `max_replicas` to {least}",
+        )
+    return Window(
+        cron=fields.require(keys_scaling.CRON_KEY),
+        duration_ms=fields.require(keys_scaling.WINDOW_DURATION),
+        min_replicas=least,
+        offset_minutes=fields.get_or(keys_scaling.TIMEZONE, 0),
     )
 
 

@@ -16,6 +16,7 @@ from steersman.model.decisions import (
     Finish,
     Forget,
     Hold,
+    Learn,
     Promote,
     Requeue,
     Reserve,
@@ -29,7 +30,7 @@ from steersman.model.decisions import (
 )
 from steersman.model.ids import WorkloadName, decision_id
 from steersman.model.snapshot import Phase, RankState, Run, RunState, WorkloadState
-from steersman.state import services
+from steersman.state import demand, services
 from steersman.state.derive import shape_of
 from steersman.state.draft import Draft
 from steersman.state.ends import run_end_kind, run_was_short
@@ -208,6 +209,7 @@ _APPLY: Mapping[type, Callable[[Draft, Any], None]] = {
     Forget: _forget,
     SetCheckpointInterval: _interval,
     Scale: services.scale,
+    Learn: demand.learn,
     Revise: services.revise,
     Promote: services.promote,
     FailRollout: services.fail_rollout,

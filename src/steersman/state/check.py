@@ -14,6 +14,7 @@ from steersman.model.decisions import (
     Finish,
     Forget,
     Hold,
+    Learn,
     Placement,
     Promote,
     Requeue,
@@ -62,6 +63,9 @@ def _service_holds(draft: Draft, decision: ServiceDecision) -> bool:
             return rolling is not None and rolling.number == decision.revision
         case Scale():
             return service is not None
+        case Learn():
+            demand = None if service is None else service.demand
+            return demand is not None and demand.first <= decision.learned.ticks <= demand.end
         case _:
             assert_never(decision)
 

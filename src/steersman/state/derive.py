@@ -236,4 +236,7 @@ def rebuild(snapshot: Snapshot) -> Indexes:
         dependents=Table.of((source, tuple(names)) for source, names in sorted(dependents.items())),
         live=SortedSeq.of(live),
         parts=SortedSeq.of(parts),
+        foreseen=SortedSeq.of(
+            (name,) for name, state in snapshot.services.sorted_items() if state.spec.scaling.foresees
+        ),
     )

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 from steersman.model.ids import NodeId, WorkloadName
-from steersman.model.packing import Demand, PackingUpdate
+from steersman.model.packing import Packing, PackingUpdate
 from steersman.model.snapshot import (
     Indexes,
     NodeSize,
@@ -112,7 +112,7 @@ class Draft:
         self.services = base.services.edit()
         self.gateway = base.gateway
         self.keys = base.keys
-        self._demand = base.demand
+        self._packing = base.packing
         self._admitted: list[Shape] = []
         self.touched: set[NodeId] = set()
         self.attention = _Lazy(indexes.attention)
@@ -121,6 +121,7 @@ class Draft:
         self.timers = _Lazy(indexes.timers)
         self.live = _Lazy(indexes.live)
         self.parts = _Lazy(indexes.parts)
+        self.foreseen = _Lazy(indexes.foreseen)
         self.pending: _Family[Shape] = _Family(indexes.pending)
         self.capacity: _Family[Signature] = _Family(indexes.capacity)
         self.sizes = dict(indexes.sizes)
@@ -132,13 +133,13 @@ class Draft:
 
     def learn(self, packing: PackingUpdate) -> None:
         """What a cycle learned for packing takes effect."""
-        self._demand = update(self.demand(), packing)
+        self._packing = update(self.packing(), packing)
 
-    def demand(self) -> Demand:
+    def packing(self) -> Packing:
         """What work has asked for so far."""
         if self._admitted:
-            self._demand, self._admitted = arrive(self._demand, self._admitted), []
-        return self._demand
+            self._packing, self._admitted = arrive(self._packing, self._admitted), []
+        return self._packing
 
     def node_ids(self) -> list[NodeId]:
         """All nodes, sorted: O(nodes), for a new fleet."""
@@ -240,7 +241,7 @@ class Draft:
             services=self.services.freeze(),
             gateway=self.gateway,
             keys=self.keys,
-            demand=self.demand(),
+            packing=self.packing(),
             indexes=Indexes(
                 attention=self.attention.freeze(),
                 pending=self.pending.freeze(),
@@ -252,5 +253,6 @@ class Draft:
                 dependents=self.dependents.freeze(),
                 live=self.live.freeze(),
                 parts=self.parts.freeze(),
+                foreseen=self.foreseen.freeze(),
             ),
         )

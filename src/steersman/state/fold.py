@@ -51,7 +51,7 @@ from steersman.model.snapshot import (
     StoredArtifact,
     WorkloadState,
 )
-from steersman.state import services
+from steersman.state import demand, services
 from steersman.state.apply import apply_decision
 from steersman.state.draft import Draft
 from steersman.state.lease import end_lease, end_reservations, with_fleet_node
@@ -76,6 +76,7 @@ def _home_created(draft: Draft, event: HomeCreated) -> None:
 
 def _control_plane_started(draft: Draft, event: ControlPlaneStarted) -> None:
     draft.epoch = event.epoch
+    demand.stand_still(draft)
 
 
 def _policy_set(draft: Draft, event: PolicySet) -> None:
@@ -85,6 +86,7 @@ def _policy_set(draft: Draft, event: PolicySet) -> None:
 def _observed(draft: Draft, event: Observed) -> None:
     draft.observed_at = draft.position
     draft.now_ms = max(draft.now_ms, event.now_ms)
+    demand.pass_time(draft)
     services.take_signals(draft, event.signals)
     while (entry := draft.timers.first()) is not None and entry[0] <= draft.now_ms:
         state = draft.workloads[entry[1]]

@@ -7,7 +7,7 @@ by no other, so it needs no versions: another build folds the journal.
 import msgspec
 
 from steersman.model.ids import NodeId, RunId
-from steersman.model.packing import Ask, Basis, Demand
+from steersman.model.packing import Ask, Basis, Packing
 from steersman.model.policy import Policy
 from steersman.model.service import ApiKey, Gateway
 from steersman.model.snapshot import NodeState, Run, ServiceState, Snapshot, WorkloadState
@@ -57,11 +57,11 @@ def encode_image(snapshot: Snapshot) -> bytes:
             services=[service for _, service in snapshot.services.sorted_items()],
             gateway=snapshot.gateway,
             keys=snapshot.keys,
-            counts=sorted(snapshot.demand.counts.items()),
-            arrived=snapshot.demand.arrived,
-            basis=snapshot.demand.basis,
-            prices=snapshot.demand.prices,
-            since_price=snapshot.demand.since_price,
+            counts=sorted(snapshot.packing.counts.items()),
+            arrived=snapshot.packing.arrived,
+            basis=snapshot.packing.basis,
+            prices=snapshot.packing.prices,
+            since_price=snapshot.packing.since_price,
         )
     )
 
@@ -86,7 +86,7 @@ def decode_image(data: bytes) -> Snapshot | None:
         services=Table.of((state.spec.name, state) for state in image.services),
         gateway=image.gateway,
         keys=image.keys,
-        demand=Demand(
+        packing=Packing(
             counts=dict(image.counts),
             arrived=image.arrived,
             basis=image.basis,

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from msgspec.structs import replace
 
-from steersman.model.packing import Ask, Basis, Demand, PackingUpdate
+from steersman.model.packing import Ask, Basis, Packing, PackingUpdate
 from steersman.model.resources import ALTERNATIVES, ANY_KIND, WHOLE_MILLI
 from steersman.model.snapshot import Shape
 
@@ -25,7 +25,7 @@ def ask_of(shape: Shape) -> Ask:
     return Ask(shape.cpu_milli, shape.memory_bytes, count, milli, models)
 
 
-def arrive(demand: Demand, shapes: Iterable[Shape]) -> Demand:
+def arrive(demand: Packing, shapes: Iterable[Shape]) -> Packing:
     """Workloads of these shapes were admitted. Their ranks count one by one."""
     counts, arrived, since = dict(demand.counts), demand.arrived, demand.since_price
     for shape in shapes:
@@ -37,7 +37,7 @@ def arrive(demand: Demand, shapes: Iterable[Shape]) -> Demand:
     return replace(demand, counts=counts, arrived=arrived, since_price=since)
 
 
-def update(demand: Demand, packing: PackingUpdate) -> Demand:
+def update(demand: Packing, packing: PackingUpdate) -> Packing:
     """What a cycle learned takes effect."""
     priced = replace(demand, prices=packing.prices, since_price=0)
     if not packing.learned:

@@ -10,12 +10,15 @@ from collections.abc import Iterable
 from msgspec.structs import replace
 
 from steersman.model.decisions import FailRollout, Forget, Hold, Promote, Retire, Revise, Scale, Spawn
+from steersman.model.demand import Demand
 from steersman.model.events import ApiKeyCreated, ApiKeyRevoked, GatewayDeclared, ServiceDeclared, Signal
 from steersman.model.ids import WorkloadName
 from steersman.model.policy import Policy
 from steersman.model.service import RequestLimits, RolloutPolicy, Scaling, Service
+from steersman.model.signals import PROMETHEUS
 from steersman.model.snapshot import ReplicaRef, Revision, Run, ServiceState, SignalValue, WorkloadState
 from steersman.model.workload import PRIORITY_DEFAULT
+from steersman.state.demand import hear
 from steersman.state.draft import Draft
 from steersman.state.ends import run_was_short
 
@@ -24,6 +27,8 @@ def declared(draft: Draft, event: ServiceDeclared) -> None:
     """A service is there, or is to be otherwise. What serves, serves on until `rollout` replaces it."""
     spec = event.service
     before = draft.services.get(spec.name)
+    if spec.scaling.foresees != (before is not None and before.spec.scaling.foresees):
+        _foresee(draft, spec)
     if before is None:
         first = spec.scaling.initial_replicas
         target = spec.scaling.min_replicas if first is None else first
@@ -36,14 +41,24 @@ def declared(draft: Draft, event: ServiceDeclared) -> None:
             target=target,
             desired=target,
             desired_ms=draft.now_ms,
+            demand=Demand() if spec.scaling.foresees else None,
         )
         return
     after = replace(before, spec=spec, digest=event.digest, stop_requested=False, removing=False)
+    after = replace(after, demand=(before.demand or Demand()) if spec.scaling.foresees else None)
+    if spec.scaling.metrics != before.spec.scaling.metrics:
+        kept = (heard for heard in before.signals if not heard.name.startswith(PROMETHEUS))
+        after = replace(after, signals=tuple(kept))
     if event.restarts:
         after = replace(after, generation=_generation_declared(draft, before, spec))
     if event.restarts or before.stop_requested or before.removing:  # what was given up is tried once more
         after = replace(after, failed=None, failed_reason=None)
     draft.services[spec.name] = after
+
+
+def _foresee(draft: Draft, spec: Service) -> None:
+    entry = (spec.name,)
+    draft.foreseen.swap(*((None, entry) if spec.scaling.foresees else (entry, None)))
 
 
 def _generation_declared(draft: Draft, before: ServiceState, spec: Service) -> int:
@@ -118,7 +133,7 @@ def take_signals(draft: Draft, signals: Iterable[Signal]) -> None:
         heard = SignalValue(name=signal.name, at_ms=draft.now_ms, value=signal.value)
         others = (known for known in state.signals if known.name != signal.name)
         known = tuple(sorted((*others, heard), key=lambda value: value.name))
-        draft.services[signal.subject] = replace(state, signals=known)
+        draft.services[signal.subject] = hear(state, replace(state, signals=known), draft.now_ms)
 
 
 def note_ready(draft: Draft, run: Run) -> None:
@@ -154,8 +169,11 @@ def hold(draft: Draft, decision: Hold) -> bool:
 
 def forget(draft: Draft, decision: Forget) -> bool:
     """Whether the decision is on a service, which then leaves."""
-    if draft.services.get(decision.workload) is None:
+    state = draft.services.get(decision.workload)
+    if state is None:
         return False
+    if state.spec.scaling.foresees:
+        draft.foreseen.swap((decision.workload,), None)
     del draft.services[decision.workload]
     return True
 

@@ -13,8 +13,8 @@ from steersman.model.errors import ConflictError
 from steersman.model.events import Observed, RankExited, RankStarted, Signal
 from steersman.model.ids import WorkloadName
 from steersman.model.reasons import Code, reason
-from steersman.model.service import GATEWAY_NAME, Scaling
-from steersman.model.signals import ARRIVALS, LATENCY, ONGOING, QUEUED
+from steersman.model.service import GATEWAY_NAME, Metric, Scaling, Window
+from steersman.model.signals import ARRIVALS, CAPACITY, LATENCY, ONGOING, QUEUED, prometheus
 from steersman.model.workload import Retry
 
 ELASTIC = Scaling(
@@ -354,3 +354,65 @@ def test_whose_logs_tell_more() -> None:
     closed = up()
     closed.crash(GATEWAY_NAME)
     assert list(culprits(closed.snapshot)) == [GATEWAY_NAME]
+
+
+def test_the_forecast_is_told_with_its_backtest() -> None:
+    home = up(scaling=Scaling(min_replicas=1, max_replicas=4))
+    home.hear((ONGOING, 1_000), (QUEUED, 0), (ARRIVALS, 0))
+    lacking = explained(home).forecast
+    assert lacking is not None
+    assert (lacking.state, lacking.words[0].split(";")[0]) == (
+        None,
+        "no forecast: what one replica can do is not known yet",
+    )
+    home.hear((CAPACITY, 10_000))
+    home.cycle(after_ms=5_000)
+    home.cycle(after_ms=0)
+    first = explained(home).forecast
+    assert first is not None
+    assert first.words[-1] == "backtest: nothing to judge by after 5s"
+    for at in range(60):
+        home.hear((ARRIVALS, 18_000 + at))
+        home.cycle(after_ms=9_000)
+    found = explained(home)
+    forecast = found.forecast
+    assert forecast is not None
+    assert forecast.state in ("forecast", "held")
+    assert forecast.replicas >= 2
+    assert forecast.figures["capacity_milli"] == 10_000
+    assert forecast.figures["cost_over_work_milli"] >= 1_000
+    assert any("one replica does 10 a second and starts in" in fact for fact in found.facts)
+    assert any(fact.startswith("backtest over 10m") and "; 1 % may" in fact for fact in found.facts)
+    assert any(f"a vote for {forecast.replicas}: forecast: " in fact for fact in found.facts)
+    assert any(word.words.startswith("the forecast keeps what it has learnt") for word in found.moments)
+
+
+def test_why_there_is_no_forecast() -> None:
+    fixed = up(scaling=Scaling(min_replicas=2, max_replicas=2))
+    assert explained(fixed).forecast is None
+    off = explained(up(scaling=Scaling(min_replicas=1, max_replicas=2, forecast=False))).forecast
+    assert off is not None
+    assert off.words == ("no forecast: it is switched off (forecast: off)",)
+    begun = Served(8)
+    begun.serve(service(scaling=Scaling(min_replicas=1, max_replicas=2)))
+    begun.hear((CAPACITY, 1_000), (ARRIVALS, 1_000))
+    early = explained(begun).forecast
+    assert early is not None
+    assert "no replica has been ready yet" in early.words[0]
+    begun.bring_up()
+    late = explained(begun).forecast
+    assert late is not None
+    assert "nothing has been seen for long enough" in late.words[0]
+
+
+def test_a_metric_and_a_schedule_are_told() -> None:
+    metric = Metric(url="http://p", query="up", target_milli=2_000, per="total")
+    window = Window(cron="* * * * *", duration_ms=60_000, min_replicas=3)
+    home = up(scaling=Scaling(min_replicas=1, max_replicas=9, metrics=(metric,), schedule=(window,)))
+    words = [moment.words for moment in explained(home).moments]
+    assert any("its schedule asks for at least 3 replicas now" in word for word in words)
+    home.hear((prometheus(0), 9_000))
+    facts = "\n".join(explained(home).facts)
+    assert "a vote for 5: up is 9, its target 2" in facts
+    home.hear((prometheus(0), None))
+    assert "up is not known, so the number is held" in "\n".join(explained(home).facts)

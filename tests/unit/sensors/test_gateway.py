@@ -62,7 +62,7 @@ class Bench:
         models = self.processes[number]["models"]
         model = models.setdefault((name, revision), {})
         for key, value in more.items():
-            if key in ("ongoing", "queued"):
+            if key in ("ongoing", "queued", "ready_replicas"):
                 model[key] = value
             elif isinstance(value, Mapping):
                 into = model.setdefault(key, {})
@@ -104,6 +104,11 @@ class Bench:
         if said:
             self.home.hear(*said.items())
         return said
+
+    def known(self, name: str) -> int | None:
+        """The value that the home holds of a signal."""
+        signals = self.home.snapshot.services["digits"].signals
+        return next((signal.value for signal in signals if signal.name == name), None)
 
     def after(self, duration_ms: int) -> None:
         asyncio.run(self.clock.advance(duration_ms))
@@ -324,7 +329,7 @@ def test_a_fixed_number_of_replicas_needs_no_signal() -> None:
 
 
 def test_signals_that_nobody_asked_for_are_not_said() -> None:
-    bench = Bench(Scaling(min_replicas=1, max_replicas=2))
+    bench = Bench(Scaling(min_replicas=1, max_replicas=2, forecast=False))
     bench.process()
     bench.write()
     bench.look()

@@ -6,11 +6,13 @@ from msgspec.structs import replace
 
 from steersman.model.service import (
     CallableModel,
+    Metric,
     OnnxModel,
     RequestLimits,
     RolloutPolicy,
     Scaling,
     Service,
+    Window,
 )
 from steersman.spec.diff import Change, Diff, diff_services
 from steersman.spec.digest import digest
@@ -133,6 +135,14 @@ def test_other_content_under_the_same_path() -> None:
     assert diff_services(holding(None, None), holding("sha256:1", "sha256:1")).kind == "unchanged"
 
 
+OTHER: dict[str, object] = {
+    "forecast": False,
+    "metrics": (Metric(name="backlog", target_milli=1, per="replica"),),
+    "schedule": (Window(cron="0 8 * * *", duration_ms=60_000, min_replicas=2),),
+}
+"""Values of the fields that are no numbers."""
+
+
 def test_a_field_added_to_the_model_cannot_be_forgotten_here() -> None:
     """Every field moves the difference when it moves; `workdir_digest` and `digest` are told apart above."""
     base = read(BASE)
@@ -145,7 +155,7 @@ def test_a_field_added_to_the_model_cannot_be_forgotten_here() -> None:
     for part, kind in parts.items():
         for field in msgspec.structs.fields(kind):
             if field.name != "latency_p99_ms":  # the same number as slo_latency_p99_ms
-                value = replace(getattr(base, part), **{field.name: 7})
+                value = replace(getattr(base, part), **{field.name: OTHER.get(field.name, 7)})
                 moved.append(replace(base, **{part: value}))
     for one in moved:
         assert diff_services(base, one).kind == "changed", one
