@@ -27,9 +27,17 @@ def state_bytes(snapshot: Snapshot) -> bytes:
             snapshot.runs.sorted_items(),
             snapshot.nodes.sorted_items(),
             [snapshot.services.sorted_items(), snapshot.gateway, snapshot.keys],
+            [snapshot.pools, snapshot.spot],
             [
                 list(seq)
-                for seq in (indexes.attention, indexes.victims, indexes.timers, indexes.held, indexes.live)
+                for seq in (
+                    indexes.attention,
+                    indexes.victims,
+                    indexes.timers,
+                    indexes.held,
+                    indexes.live,
+                    indexes.choosers,
+                )
             ],
             [(key, list(seq)) for key, seq in indexes.pending.items()],
             [(key, list(seq)) for key, seq in indexes.capacity.items()],

@@ -1,7 +1,7 @@
 """One cycle: the deciders in a fixed order, each on the snapshot with the earlier proposals applied.
 
 Rule 1: only this module knows the deciders. Rule 2: every decided field has one owner:
-    recover    what becomes of a run that ended or struggles; checkpoint intervals
+    recover    what becomes of a run that ended or struggles; what a job runs on; checkpoint intervals
     autoscale  how many replicas a service should have
     rollout    which revision of it serves, and with which replicas
     admit      whether a workload may be queued, and whether it may go on
@@ -11,6 +11,7 @@ Rule 3: the plan follows from the snapshot alone; the same snapshot gives the sa
 
 from steersman.decide.admit import admit
 from steersman.decide.autoscale import autoscale
+from steersman.decide.choose import SpotMemo
 from steersman.decide.recover import recover
 from steersman.decide.rollout import rollout
 from steersman.decide.schedule import schedule
@@ -21,8 +22,8 @@ from steersman.state.apply import apply_decision
 from steersman.state.draft import Draft
 
 
-def decide(snapshot: Snapshot) -> Plan:
-    """Everything that should be done now, and when to look again."""
+def decide(snapshot: Snapshot, memo: SpotMemo | None = None) -> Plan:
+    """Everything that should be done now, and when to look again. `memo` changes no decision."""
     decisions: list[Decision] = []
     wakes: list[int | None] = []
 
@@ -32,7 +33,7 @@ def decide(snapshot: Snapshot) -> Plan:
         decisions.extend(made)
         return after
 
-    snapshot = propose(recover(snapshot))
+    snapshot = propose(recover(snapshot, memo))
     snapshot = propose(*autoscale(snapshot))
     snapshot = propose(*rollout(snapshot))
     admitted = admit(snapshot)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from steersman.model.decisions import Placement
+from steersman.model.fleet import serves
 from steersman.model.ids import DeviceId, NodeId
 from steersman.model.reasons import Code
 from steersman.model.resources import Resources
@@ -42,7 +43,7 @@ def room(draft: Draft, shape: Shape) -> Iterator[tuple[NodeId, int]]:
     """Nodes with room for at least one rank, in best-fit order, with the number of ranks each can hold."""
     for free in holding(draft, shape):
         for cpu_milli, memory_bytes, node in draft.capacity.member(free).since((shape.cpu_milli,)):
-            if memory_bytes >= shape.memory_bytes:
+            if memory_bytes >= shape.memory_bytes and serves(draft.nodes[node].node, shape.pools):
                 yield node, ranks_in(cpu_milli, memory_bytes, free, shape)
 
 

@@ -18,6 +18,7 @@ from hashlib import sha256
 
 import msgspec
 
+from steersman.decide.choose import SpotMemo
 from steersman.decide.cycle import decide
 from steersman.engine.act import Actor
 from steersman.engine.inbox import Inbox, Submission, answer_all, refuse_all
@@ -72,6 +73,7 @@ class Engine:
         self._inbox = Inbox()
         self._actor = Actor(parts, lambda: self._snapshot, self.submit)
         self._tally = Tally()
+        self._memo = SpotMemo()
         self._wake_at_ms: int | None = None
         self._imaged_at = 0
         self._ahead_ms = 0
@@ -216,7 +218,7 @@ class Engine:
             if self._signals[signal.name, signal.subject] is signal:
                 del self._signals[signal.name, signal.subject]
         answer_all(submissions, self._snapshot.position - len(events) + 1)
-        plan = decide(self._snapshot)  # 5. decided, on nothing but the snapshot
+        plan = decide(self._snapshot, self._memo)  # 5. decided, on nothing but the snapshot
         decisions = await self._intend(plan)
         published = await self._publish()
         if decisions is not None and published:

@@ -108,6 +108,8 @@ class Draft:
         self.runs = base.runs.edit()
         self.nodes = base.nodes.edit()
         self.services = base.services.edit()
+        self.pools = base.pools
+        self.spot = base.spot
         self.gateway = base.gateway
         self.keys = base.keys
         self.attention = _Lazy(indexes.attention)
@@ -115,6 +117,7 @@ class Draft:
         self.victims = _Lazy(indexes.victims)
         self.timers = _Lazy(indexes.timers)
         self.live = _Lazy(indexes.live)
+        self.choosers = _Lazy(indexes.choosers)
         self.pending: _Family[Shape] = _Family(indexes.pending)
         self.capacity: _Family[Signature] = _Family(indexes.capacity)
         self.sizes = dict(indexes.sizes)
@@ -173,6 +176,7 @@ class Draft:
         self.attention.swap((name,) if before.attention else None, (name,) if after.attention else None)
         self.held.swap((name,) if before.held else None, (name,) if after.held else None)
         self.live.swap(before.live, after.live)
+        self.choosers.swap((name,) if before.chooser else None, (name,) if after.chooser else None)
         self.pending.swap(before.pending, after.pending)
         for index, olds, news in (
             (self.timers, before.timers, after.timers),
@@ -209,6 +213,8 @@ class Draft:
             runs=self.runs.freeze(),
             nodes=self.nodes.freeze(),
             services=self.services.freeze(),
+            pools=self.pools,
+            spot=self.spot,
             gateway=self.gateway,
             keys=self.keys,
             indexes=Indexes(
@@ -221,5 +227,6 @@ class Draft:
                 sizes=dict(sorted(self.sizes.items())),
                 dependents=self.dependents.freeze(),
                 live=self.live.freeze(),
+                choosers=self.choosers.freeze(),
             ),
         )

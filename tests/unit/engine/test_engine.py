@@ -130,7 +130,7 @@ async def test_who_comes_in_while_it_is_decided_is_refused_with_the_intent(rig: 
     waiting: list[asyncio.Future[int]] = []
     honest = cycle.decide
 
-    def decide(snapshot: Snapshot):  # type: ignore[no-untyped-def]  # stands in for `decide`
+    def decide(snapshot: Snapshot, *_):  # type: ignore[no-untyped-def]  # stands in for `decide`
         if snapshot.workloads and not waiting:
             waiting.append(inject(rig, stop("nobody")))
             rig.journal.full = True
@@ -152,7 +152,7 @@ def test_a_bug_in_a_cycle_leaves_nobody_waiting_and_the_state_is_the_journals(wh
         waiting: list[asyncio.Future[int]] = []
         honest = cycle.decide
 
-        def decide(snapshot: Snapshot):  # type: ignore[no-untyped-def]  # stands in for `decide`
+        def decide(snapshot: Snapshot, *_):  # type: ignore[no-untyped-def]  # stands in for `decide`
             if snapshot.workloads and not waiting:
                 waiting.append(inject(rig, stop("nobody")))
                 if where == "decide":
@@ -201,7 +201,7 @@ async def test_a_fold_that_fails_refuses_who_waits(rig: Rig) -> None:
 
 @in_rig
 async def test_a_bug_that_stays_ends_the_engine_with_it(rig: Rig) -> None:
-    def broken(_: Snapshot) -> None:
+    def broken(*_: object) -> None:
         raise ZeroDivisionError("planted")
 
     with replaced(module, "decide", broken):
@@ -283,7 +283,7 @@ async def test_images_are_saved_as_the_journal_grows_and_at_the_end(rig: Rig) ->
 async def test_an_end_is_not_kept_waiting_by_a_pause(rig: Rig) -> None:
     """The loop has failed and pauses; nothing is under way, so nothing has to be waited for."""
 
-    def broken(_: Snapshot) -> None:
+    def broken(*_: object) -> None:
         raise ZeroDivisionError
 
     async with running(rig) as task:

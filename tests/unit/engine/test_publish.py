@@ -197,7 +197,7 @@ async def test_a_failure_to_publish_puts_off_nothing_else(rig: Rig) -> None:
         await rig.record(GatewayDeclared(gateway=Gateway(port=9_000)))
         wake = rig.engine._snapshot.now_ms + RETRY_MS // 2
 
-        with replaced(module, "decide", lambda _: idle_until(wake)):
+        with replaced(module, "decide", lambda *_: idle_until(wake)):
             await rig.record(GatewayDeclared(gateway=Gateway(port=9_001)))
             assert rig.engine._wake_at_ms == wake
 
