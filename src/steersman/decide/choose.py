@@ -239,8 +239,19 @@ def _auto(
     else:
         basis = basis_of(snapshot, state, job, judged.prices)
         choice = spot.decide(history, job, judged.prices, memo.table(basis))
+        choice = _unless_there(choice, spot.decide_now(history, job, judged.prices), job)
     choice = _unless_lost(state, run, choice)
     return _recorded(state, job, choice, (offers, refused))
+
+
+def _unless_there(choice: Choice, now: Choice, job: JobView) -> Choice:
+    """Who waits takes a pool that is there, may be taken, and whose next useful hour is worth its price.
+
+    What waiting would save is an estimate, and a small one; to be done early is worth something to people.
+    """
+    allowed = choice.cost_spot is not None and now.action != ON_DEMAND
+    waits = job.held == IDLE and choice.action == IDLE
+    return replace(choice, action=now.action) if waits and allowed else choice
 
 
 def _unless_lost(state: WorkloadState, run: Run | None, choice: Choice) -> Choice:
