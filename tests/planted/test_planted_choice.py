@@ -169,15 +169,20 @@ def _credits_what_is_not_saved(patch: Patch) -> None:
     patch.setattr(choose, "view", view)
 
 
-def _always_prefers_spot(patch: Patch) -> None:
-    patch.setattr(spot, "feasible", lambda _job, action: action != spot.ON_DEMAND)
+def _takes_spot_however_late_it_is(patch: Patch) -> None:
+    real = spot.feasible
+
+    def feasible(job: JobView, action: str) -> bool:
+        return action not in (spot.IDLE, spot.ON_DEMAND) or real(job, action)
+
+    patch.setattr(spot, "feasible", feasible)
 
 
 LATE: tuple[Callable[[Patch], None], ...] = (
     _waits_too_long,
     _forgets_the_launch,
     _credits_what_is_not_saved,
-    _always_prefers_spot,
+    _takes_spot_however_late_it_is,
 )
 
 
