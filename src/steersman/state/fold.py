@@ -171,9 +171,7 @@ def _interruption_notice(draft: Draft, event: InterruptionNotice) -> None:
     pools.health_changed(draft, state, after)
     _drop_reservations(draft, (event.node,))
     for name in sorted({run for run, _ in state.leases}):
-        run = draft.runs[name]
-        if run.state is not RunState.ENDED:
-            draft.put_run(replace(run, goes_ms=event.ends_ms))
+        draft.put_run(replace(draft.runs[name], goes_ms=event.ends_ms))
     _recheck_held(draft)
 
 

@@ -88,10 +88,9 @@ def declare(draft: Draft, nodes: Iterable[NodeState]) -> None:
     """The pools of a whole fleet; what was seen of those that stay is kept. O(nodes)."""
     groups: dict[str, _Group] = {}
     for state in nodes:
-        if state.declared:
-            group = groups.setdefault(state.node.pool, _Group())
-            group.nodes.append(state.node)
-            group.up += takes_work(state)
+        group = groups.setdefault(state.node.pool, _Group())
+        group.nodes.append(state.node)
+        group.up += takes_work(state)
     draft.pools = tuple(_pool(name, groups[name]) for name in sorted(groups))
     spot = {pool.name for pool in draft.pools if pool.market == "spot"}
     left = tuple(item for item in draft.spot.pools if item[0] in spot)

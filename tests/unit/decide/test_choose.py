@@ -7,14 +7,15 @@ from tests.scenarios.home import RESUMABLE, Home, declared, fleet, job, told
 
 from steersman.decide.choose import TABLES_MAX, SpotMemo, basis_of, choose, hazard_of, offers_of, view
 from steersman.decide.spot import Prices
+from steersman.engine.validate import still_valid
 from steersman.model.decisions import Choose
-from steersman.model.events import NodeHealth, PriceObserved, RankExited
+from steersman.model.events import InterruptionNotice, NodeHealth, PriceObserved, RankExited
 from steersman.model.fleet import Node
 from steersman.model.ids import DeviceId, NodeId
 from steersman.model.reasons import Code
 from steersman.model.resources import Device
 from steersman.model.snapshot import Phase
-from steersman.model.workload import SpotPolicy, Workload
+from steersman.model.workload import Retry, SpotPolicy, Workload
 
 HOUR_MS = 3_600_000
 DEAR, CHEAP = 3_060_000, 900_000
@@ -124,6 +125,8 @@ def test_a_pool_in_which_a_period_was_spent_in_the_queue_is_passed_over_once() -
     home.up(a_job(deadline_h=40))
     home.settle()
     first = chosen(home)[1]
+    home.cycle(PriceObserved(pool="spot-b", at_ms=home.now_ms, price_usd_micro_per_hour=CHEAP + 2))
+    assert chosen(home)[1] == first, "a period is not over yet"
     home.cycle(after_ms=home.snapshot.policy.spot_period_ms)
     home.settle()
     assert home.phase("train") is Phase.ACTIVE
@@ -207,3 +210,53 @@ def test_the_hazard_of_a_pool_of_which_nothing_was_seen_is_not_known() -> None:
     assert hazard_of(home.snapshot, "ghost") == 0.0
     home.cycle(after_ms=HOUR_MS)
     assert hazard_of(home.snapshot, "spot-a") > 0
+
+
+def test_a_choice_holds_while_its_run_goes_on_or_its_workload_is_queued() -> None:
+    home = a_home(dear(), cheap())
+    home.up(a_job())
+    home.settle()
+    choice = home.state("train").choice
+    assert choice is not None
+    assert still_valid(home.snapshot, [choice]) == (choice,)
+    home.stop("train")
+    assert still_valid(home.snapshot, [choice]) == ()
+    home.cycle(declared(a_job("spot", most=1)))
+    home.end("train", code=75)
+    home.settle()
+    assert still_valid(home.snapshot, [choice]) == (choice,)
+
+
+def test_a_notice_that_says_nothing_new_changes_nothing() -> None:
+    home = a_home(dear(), cheap())
+    notice = InterruptionNotice(node=NodeId("spot-a-0"), at_ms=home.now_ms, ends_ms=home.now_ms + 9_000)
+    home.cycle(notice)
+    noticed = home.snapshot.nodes["spot-a-0"]
+    assert (noticed.health, noticed.goes_ms) == ("draining", notice.ends_ms)
+    home.cycle(notice, replace(notice, node=NodeId("ghost")))
+    assert home.snapshot.nodes["spot-a-0"] == noticed
+    home.cycle(NodeHealth(node=NodeId("spot-a-0"), health="dead"), notice)
+    assert home.snapshot.nodes["spot-a-0"].health == "dead"
+    home.cycle(NodeHealth(node=NodeId("spot-a-0"), health="alive"))
+    assert home.snapshot.nodes["spot-a-0"].goes_ms is None
+
+
+def test_who_asked_for_no_second_try_gets_none() -> None:
+    spec = a_job()
+    home = a_home(dear(), cheap())
+    home.up(replace(spec, body=replace(spec.body, retry=Retry(on_events=()))))
+    home.settle()
+    home.begin("train")
+    home.cycle(NodeHealth(node=NodeId("spot-a-0"), health="dead"))
+    home.settle()
+    assert (home.phase("train"), home.code("train")) == (Phase.FAILED, Code.EVENT_NOT_RETRIED)
+
+
+def test_a_program_that_fails_on_spot_is_a_failure() -> None:
+    home = a_home(dear(), cheap())
+    home.up(a_job())
+    home.settle()
+    home.begin("train")
+    home.end("train", code=3)
+    home.settle()
+    assert (home.phase("train"), home.code("train")) == (Phase.FAILED, Code.EVENT_NOT_RETRIED)
