@@ -101,7 +101,7 @@ SEEDS = (
         "a decider that borrows what spot has learned",
         "steersman/decide/admit.py",
         "from steersman.decide.hazard import hazards",
-        "parts-of-spot",
+        "parts-of-recover",
     ),
     _seed(
         "a decider that forecasts for itself",

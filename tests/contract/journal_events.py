@@ -3,6 +3,7 @@
 from steersman.model.codec import event_type
 from steersman.model.decisions import (
     Admit,
+    Choose,
     FailRollout,
     Finish,
     Forget,
@@ -32,9 +33,11 @@ from steersman.model.events import (
     FleetDeclared,
     GatewayDeclared,
     HomeCreated,
+    InterruptionNotice,
     NodeHealth,
     Observed,
     PolicySet,
+    PriceObserved,
     RankExited,
     RankReady,
     RankStarted,
@@ -82,6 +85,13 @@ def _decisions() -> Decided:
             Admit(workload=NAME, reason=reason(Code.ADMITTED)),
             Hold(workload=NAME, reason=Reason(code=Code.NO_CORES, counts=((Code.NO_CORES, 1),))),
             Start(workload=NAME, run=RUN, placements=(placement,), checkpoint_interval_ms=5_000, reason=why),
+            Choose(
+                workload=NAME,
+                capacity="spot",
+                pools=("spot-east",),
+                until_ms=601_000,
+                reason=reason(Code.CHOSE_SPOT, pool="spot-east"),
+            ),
             Stop(workload=NAME, run=RUN, cause="preempted", grace_ms=2_000, reason=reason(Code.PREEMPTED)),
             Requeue(workload=NAME, not_before_ms=2_000, counted=False, reason=reason(Code.RETRY_PREEMPTED)),
             SetCheckpointInterval(
@@ -166,6 +176,8 @@ def one_of_each() -> tuple[Event, ...]:
         PolicySet(policy=Policy()),
         FleetDeclared(fleet=Fleet(name="fleet", nodes=(node,))),
         NodeHealth(node=NODE, health="alive"),
+        InterruptionNotice(node=NODE, at_ms=1_000, ends_ms=121_000),
+        PriceObserved(pool="spot-east", at_ms=1_000, price_usd_micro_per_hour=973_100),
         WorkloadDeclared(
             workload=Workload(name=NAME, body=job, resources=Resources(cpu_milli=1_000)), digest=DIGEST
         ),

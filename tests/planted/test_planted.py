@@ -19,6 +19,7 @@ from tests.properties.strategies import Story, play, told_by
 from tests.scenarios.home import Home, declared, job
 
 from steersman.decide import fit, preempt, recover, schedule, start
+from steersman.decide.choose import SpotMemo
 from steersman.model import table
 from steersman.model.decisions import Decision, Placement, Requeue
 from steersman.model.events import NodeHealth, Observed
@@ -179,11 +180,11 @@ def _takes_unknown_for_dead(patch: Patch) -> None:
     def wants(state: WorkloadState, run: Run) -> bool:
         return real_wants(state, run) or any(rank.unknown for rank in run.ranks)
 
-    def judge(snapshot: Snapshot, state: WorkloadState, run: Run) -> Decision | None:
+    def judge(snapshot: Snapshot, state: WorkloadState, run: Run, memo: SpotMemo) -> list[Decision]:
         if any(rank.unknown for rank in run.ranks):
             assert state.reason is not None
-            return Requeue(workload=state.spec.name, not_before_ms=0, counted=False, reason=state.reason)
-        return real_judge(snapshot, state, run)
+            return [Requeue(workload=state.spec.name, not_before_ms=0, counted=False, reason=state.reason)]
+        return real_judge(snapshot, state, run, memo)
 
     patch.setattr(derive, "_active_wants", wants)
     patch.setattr(recover, "_judge", judge)

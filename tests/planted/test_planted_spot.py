@@ -11,8 +11,9 @@ from msgspec.structs import replace
 from tests.properties.spot_laws import LAWS, broken, play, told
 
 from steersman.decide import hazard, spot
-from steersman.decide.hazard import PoolHistory, SpotHistory
 from steersman.decide.spot import IDLE, ON_DEMAND, JobView, Prices
+from steersman.model.pools import PoolHistory, SpotHistory
+from steersman.state import pools
 
 STORIES_MAX = 60
 Patch = pytest.MonkeyPatch
@@ -68,22 +69,22 @@ def _says_a_later_point_of_no_return(patch: Patch) -> None:
 
 
 def _forgets_the_oldest_bucket_s_end(patch: Patch) -> None:
-    real = hazard.observe_pool
+    real = pools.observe_pool
 
     def observe_pool(state: PoolHistory, now_ms: int, is_up: bool) -> PoolHistory:
         return real(replace(state, seen_ms=max(state.since_ms, state.seen_ms - 1)), now_ms, is_up)
 
-    patch.setattr(hazard, "observe_pool", observe_pool)
+    patch.setattr(pools, "observe_pool", observe_pool)
 
 
 def _counts_no_ending(patch: Patch) -> None:
-    real = hazard.observe_pool
+    real = pools.observe_pool
 
     def observe_pool(state: PoolHistory, now_ms: int, is_up: bool) -> PoolHistory:
         now = real(state, now_ms, is_up)
         return replace(now, up_endings=state.up_endings)
 
-    patch.setattr(hazard, "observe_pool", observe_pool)
+    patch.setattr(pools, "observe_pool", observe_pool)
 
 
 def _learns_the_level_alone_and_upside_down(patch: Patch) -> None:

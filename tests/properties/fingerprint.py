@@ -27,6 +27,7 @@ def state_bytes(snapshot: Snapshot) -> bytes:
             snapshot.runs.sorted_items(),
             snapshot.nodes.sorted_items(),
             [snapshot.services.sorted_items(), snapshot.gateway, snapshot.keys],
+            [snapshot.pools, snapshot.spot],
             [
                 list(seq)
                 for seq in (
@@ -36,6 +37,8 @@ def state_bytes(snapshot: Snapshot) -> bytes:
                     indexes.held,
                     indexes.live,
                     indexes.foreseen,
+                    indexes.parts,
+                    indexes.choosers,
                 )
             ],
             [(key, list(seq)) for key, seq in indexes.pending.items()],

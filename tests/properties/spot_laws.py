@@ -13,9 +13,11 @@ from typing import NamedTuple
 from hypothesis import strategies as st
 
 from steersman.decide import hazard, spot
-from steersman.decide.hazard import HOUR_MS, SpotHistory
+from steersman.decide.hazard import HOUR_MS
 from steersman.decide.spot import IDLE, ON_DEMAND, Choice, JobView, Prices
 from steersman.decide.spot_plan import Table
+from steersman.model.pools import SpotHistory
+from steersman.state import pools
 
 MODES = ("dies when held", "dies after two", "there with on-demand", "coins")
 TICKS_MS = (60_000, 195_000, 600_000, 1_234_567)
@@ -140,7 +142,7 @@ def play(story: Story) -> Play:
             machine.holds(IDLE)
         if machine.done_ms >= story.work_ms:
             return Play(story, tuple(turns), now_ms)
-        history = hazard.observe(history, now_ms, tuple((name, name in available) for name in names))
+        history = pools.observe(history, now_ms, tuple((name, name in available) for name in names))
         job = JobView(
             now_ms=now_ms,
             deadline_ms=story.deadline_ms,
@@ -182,6 +184,7 @@ def waiting_ends_at_the_point_of_no_return(played: Play) -> None:
     """Who waits is back before the last decision at which on-demand still is in time; and it is exact."""
     for turn in played.turns:
         job, choice = turn.job, turn.choice
+        assert choice.no_return_ms is not None
         whole_ms = (job.deadline_ms - choice.no_return_ms) // job.period_ms * job.period_ms
         if choice.action == IDLE:
             assert choice.no_return_ms >= job.now_ms + job.period_ms

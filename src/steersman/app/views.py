@@ -88,6 +88,8 @@ def row(snapshot: Snapshot, state: WorkloadState, progress: Progress) -> Row:
         run=None if run is None else run.id,
         run_state="" if run is None else run.state.value,
         nodes=() if run is None else _nodes(run),
+        market="" if run is None else run.market,
+        pool="" if run is None else run.pool,
         priority=state.spec.priority,
         queue=state.spec.queue,
         step=metrics.get(STEP),

@@ -126,7 +126,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     `reason` is in words and `code` its stable code; `step` to `samples_per_second` are the run's last report.
     `declared_at` is the journal position that gives a workload its place among those of one priority.
     `cpu_milli` to `accelerators` are asked for by each of `num_nodes` ranks. `rank` is the one that the
-    reason is about, when it is about one. `fix` is what a person could do.
+    reason is about, when it is about one. `fix` is what a person could do. `market` and `pool` are of the
+    nodes of its run.
     """
 
     name: str
@@ -138,6 +139,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     run: str | None = None
     run_state: str = ""
     nodes: tuple[str, ...] = ()
+    market: str = ""
+    pool: str = ""
     priority: int = 0
     queue: str = ""
     step: float | None = None

@@ -1,7 +1,7 @@
 """One cycle: the deciders in a fixed order, each on the snapshot with the earlier proposals applied.
 
 Rule 1: only this module knows the deciders. Rule 2: every decided field has one owner:
-    recover    what becomes of a run that ended or struggles; checkpoint intervals
+    recover    what becomes of a run that ended or struggles; what a job runs on; checkpoint intervals
     autoscale  how many replicas a service should have
     rollout    which revision of it serves, and with which replicas
     admit      whether a workload may be queued, and whether it may go on
@@ -11,6 +11,7 @@ Rule 3: the plan follows from the snapshot alone; the same snapshot gives the sa
 
 from steersman.decide.admit import admit
 from steersman.decide.autoscale import autoscale
+from steersman.decide.choose import SpotMemo
 from steersman.decide.foresight import Memo as ForesightMemo
 from steersman.decide.placer import Placer
 from steersman.decide.recover import recover
@@ -29,6 +30,7 @@ class Memo:
     def __init__(self) -> None:
         self.placer = Placer()
         self.foresight = ForesightMemo()
+        self.spot = SpotMemo()
 
 
 def decide(snapshot: Snapshot, memo: Memo | None = None) -> Plan:
@@ -43,7 +45,7 @@ def decide(snapshot: Snapshot, memo: Memo | None = None) -> Plan:
         decisions.extend(made)
         return after
 
-    snapshot = propose(recover(snapshot))
+    snapshot = propose(recover(snapshot, memo.spot))
     snapshot = propose(*autoscale(snapshot, memo.foresight))
     snapshot = propose(*rollout(snapshot))
     admitted = admit(snapshot)

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from steersman.model.decisions import Placement
 from steersman.model.devices import rank_of, will_do
+from steersman.model.fleet import serves
 from steersman.model.ids import DeviceId, NodeId
 from steersman.model.mig import Profile, best_start, profile_of, share_milli, smallest
 from steersman.model.reasons import Code
@@ -84,7 +85,7 @@ def free_memory(state: NodeState) -> int:
 
 def will_take(state: NodeState, shape: Shape) -> bool:
     """Whether the node is one of those where the shape may go at all."""
-    return takes_work(state) and (not shape.pools or state.node.pool in shape.pools)
+    return takes_work(state) and serves(state.node, shape.pools)
 
 
 def holding(draft: Draft, shape: Shape) -> list[Signature]:
@@ -115,7 +116,7 @@ def room(draft: Draft, shape: Shape) -> Iterator[tuple[NodeId, int]]:
         for cpu_milli, memory_bytes, node in draft.capacity.member(free).since((shape.cpu_milli,)):
             if memory_bytes < shape.memory_bytes or node in seen:
                 continue
-            if shape.pools and draft.nodes[node].node.pool not in shape.pools:
+            if not serves(draft.nodes[node].node, shape.pools):
                 continue
             ranks = (
                 ranks_on(draft.nodes[node], shape) if part else ranks_in(cpu_milli, memory_bytes, free, shape)

@@ -1,4 +1,4 @@
-"""What was seen of spot pools, and how soon an up or a down run may end. A part of the decider `spot`.
+"""How soon an up or a down run of a spot pool may end, after what was seen. Arithmetic of `spot`.
 
 Theory of operation. A pool is a two-state process (obtainable, not obtainable) whose durations are heavy
 tailed: the longer it was up (down), the longer it stays so. It is described by two hazards, up -> down and
@@ -7,8 +7,7 @@ per bucket, so the posterior is closed form (Gamma prior, Poisson counts). The p
 run has lasted a, it lasts another a with probability 1/2 (J. R. Gott, Nature 363, 1993), which is a hazard
 of 1 / (a + a0). One pseudo event sets the level common to all buckets, one more per bucket the shape.
 
-A history is folded look by look (`observe`) and holds sums, not looks: its size is that of the pools. A
-change is dated to the look that saw it. A pool that was never looked at is unknown, and unknown is closed.
+The histories are folded by `state.pools`.
 
 The checkpoint interval follows from the hazard of the age that a run has now (J. W. Young, CACM 17(9),
 1974; J. T. Daly, FGCS 22(3), 2006).
@@ -17,13 +16,10 @@ The checkpoint interval follows from the hazard of the age that a run has now (J
 import itertools
 from math import exp, inf, isqrt
 
-import msgspec
-from msgspec.structs import replace
+from steersman.model.pools import AGE_EDGES_MS, AGES, PoolHistory, SpotHistory
+from steersman.state.pools import age_bucket
 
 HOUR_MS = 3_600_000
-AGE_EDGES_MS = tuple(600_000 * m for m in (0, 1, 2, 4, 8, 16, 32))
-"""Lower edges of the buckets of age, 10 min to 5 h 20; × 0.67 and × 1.5 cost 0.2 points of the ratio."""
-AGES = len(AGE_EDGES_MS)
 AGE_OFFSET_HOURS = 1 / 6
 """a0 of the prior: the youngest bucket, below which nothing is told apart; × 0.5 to × 1.5 is flat."""
 SHAPE_EVENTS = 1.0
@@ -34,80 +30,9 @@ COVER_EVENTS = 0.5
 """Pseudo events for and against "another pool was up" (Jeffreys' prior of a share)."""
 
 
-class PoolHistory(msgspec.Struct, frozen=True, kw_only=True):
-    """What was seen of one pool: endings and exposure of up runs and of down runs, by bucket of age."""
-
-    up_endings: tuple[int, ...] = (0,) * AGES
-    up_ms: tuple[int, ...] = (0,) * AGES
-    down_endings: tuple[int, ...] = (0,) * AGES
-    down_ms: tuple[int, ...] = (0,) * AGES
-    available: bool | None = None
-    since_ms: int = 0
-    seen_ms: int = 0
-
-
-class SpotHistory(msgspec.Struct, frozen=True, kw_only=True):
-    """All pools a job may use, in order of name, and the pool "any of them".
-
-    `losses` counts up runs that ended, `covered` those of them at whose end another pool was up.
-    """
-
-    pools: tuple[tuple[str, PoolHistory], ...] = ()
-    anyone: PoolHistory = PoolHistory()
-    losses: int = 0
-    covered: int = 0
-
-
-def observe(state: SpotHistory, now_ms: int, available: tuple[tuple[str, bool], ...]) -> SpotHistory:
-    """Fold one look at the pools; a pool that is not listed was not looked at. Times may not go back."""
-    if not available:
-        return state
-    known = dict(state.pools)
-    losses, covered = state.losses, state.covered
-    any_open = any(is_up for _, is_up in available)
-    for name, is_up in available:
-        before = known.get(name, PoolHistory())
-        if before.available and not is_up:
-            losses += 1
-            covered += any_open
-        known[name] = observe_pool(before, now_ms, is_up)
-    return SpotHistory(
-        pools=tuple(sorted(known.items(), key=lambda item: item[0])),
-        anyone=observe_pool(state.anyone, now_ms, any_open),
-        losses=losses,
-        covered=covered,
-    )
-
-
-def observe_pool(state: PoolHistory, now_ms: int, is_up: bool) -> PoolHistory:
-    """Fold one look at one pool; the exposure since the last look is split over the ages it spans."""
-    if state.available is None:
-        return replace(state, available=is_up, since_ms=now_ms, seen_ms=now_ms)
-    assert now_ms >= state.seen_ms, f"a look at {now_ms} ms after one at {state.seen_ms} ms"
-    ended = is_up != state.available
-    was, until = state.seen_ms - state.since_ms, now_ms - state.since_ms
-    exposure = list(state.up_ms if state.available else state.down_ms)
-    endings = list(state.up_endings if state.available else state.down_endings)
-    for bucket, low in enumerate(AGE_EDGES_MS):
-        high = AGE_EDGES_MS[bucket + 1] if bucket + 1 < AGES else max(until, low)
-        exposure[bucket] += max(0, min(until, high) - max(was, low))
-    if ended:
-        endings[age_bucket(max(was, until - 1))] += 1
-    since_ms = now_ms if ended else state.since_ms
-    now = replace(state, available=is_up, since_ms=since_ms, seen_ms=now_ms)
-    if state.available:
-        return replace(now, up_ms=tuple(exposure), up_endings=tuple(endings))
-    return replace(now, down_ms=tuple(exposure), down_endings=tuple(endings))
-
-
 def exposure_ms(pool: PoolHistory) -> int:
     """How long a pool was looked at."""
     return sum(pool.up_ms) + sum(pool.down_ms)
-
-
-def age_bucket(age_ms: int) -> int:
-    """The bucket of an age: the last whose lower edge is not above it."""
-    return max(bucket for bucket, low in enumerate(AGE_EDGES_MS) if low <= max(0, age_ms))
 
 
 def run_bucket(pool: PoolHistory) -> int:

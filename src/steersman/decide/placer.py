@@ -40,6 +40,7 @@ class Flavor(NamedTuple):
     kinds: tuple[str, ...]
     sliced: bool
     cut: bool
+    spot: bool
     pool: str
 
     @property
@@ -178,7 +179,7 @@ class Placer:
                 for flavor in seen
                 if (flavor.sliced or not part)
                 and (not asked or will_do(asked, "".join(flavor.kinds)))
-                and (not pools or flavor.pool in pools)
+                and (flavor.pool in pools if pools else not flavor.spot)
             }
             everyone = len(good) == len({flavor.name for flavor in seen})
             self._will_do[where] = None if not good else () if everyone else tuple(sorted(good))
@@ -205,6 +206,7 @@ def look_at(node: Node) -> Look:
         kinds=tuple(sorted({device.kind for device in node.devices})),
         sliced=all("time-slice" in device.sharing for device in node.devices),
         cut=any("mig" in device.sharing for device in node.devices),
+        spot=node.market == "spot",
         pool=node.pool,
     )
     return Look(node, flavor, tuple(sorted(device.id for device in node.devices)))

@@ -22,18 +22,13 @@ never taken.
 """
 
 from collections.abc import Sequence
+from math import inf
 from typing import Literal
 
 import msgspec
 
-from steersman.decide.hazard import (
-    HOUR_MS,
-    PoolHistory,
-    SpotHistory,
-    exposure_ms,
-    run_bucket,
-    useful_hour_price,
-)
+from steersman.decide.hazard import HOUR_MS, exposure_ms, run_bucket, useful_hour_price
+from steersman.decide.hazard import hazards as rates
 from steersman.decide.spot_plan import (
     DOWN_IDLE,
     DOWN_ON_DEMAND,
@@ -48,17 +43,14 @@ from steersman.decide.spot_plan import (
     solve,
     value,
 )
+from steersman.model.pools import RESERVED_NAMES, SENTINELS_USD_MICRO_PER_HOUR, PoolHistory, SpotHistory
 
 IDLE = ""
 ON_DEMAND = "on-demand"
-RESERVED_NAMES = frozenset({IDLE, ON_DEMAND})
-"""No pool is called so."""
 RESOLVE_AFTER_MS = HOUR_MS
 """Evidence younger than this is not worth a new table."""
 RESOLVE_GROWTH_NUM, RESOLVE_GROWTH_DEN = 5, 4
 """A new table when the evidence grew by a quarter; 1.12 to 1.5 cost the same within 0.2 %."""
-SENTINELS_USD_MICRO_PER_HOUR = frozenset({700_000_000})
-"""700 USD an hour is what public catalogues write where there is no price."""
 
 PriceFault = Literal["missing", "not above zero", "a sentinel", "not below on-demand"]
 Why = Literal["cheapest", "point of no return", "no spot price", "too late"]
@@ -69,8 +61,10 @@ price; nothing keeps the deadline any more, and this loses the least."""
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
     """A job at a decision. `held` is IDLE, ON_DEMAND or a pool's name; a pool that was lost is not held.
 
-    The next decision comes after `period_ms`; each launch takes `overhead_ms`, of which `launch_left_ms` are
-    left of the present one.
+    The next decision comes after `period_ms`, or `wait_ms` when nothing is held (None: the same); each launch
+    takes `overhead_ms`, of which `launch_left_ms` are left of the present one. Its end is seen at whole
+    multiples of `grain_ms` from now (None: of the period). A pool that is lost takes `at_risk_ms` of work
+    with it; `unsaved_ms` of work are done beyond `work_left_ms`, and are lost when what is held is left.
     """
 
     now_ms: int
@@ -80,6 +74,10 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     held: str
     launch_left_ms: int
     period_ms: int
+    wait_ms: int | None = None
+    grain_ms: int | None = None
+    at_risk_ms: int = 0
+    unsaved_ms: int = 0
 
 
 class Prices(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,14 +97,15 @@ class JudgedPrices(msgspec.Struct, frozen=True, kw_only=True):
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """What to do until the next decision, and why.
 
-    `no_return_ms`: the last decision at which an idle job may launch on-demand. Hazard in endings per million
-    hours of the present run (up or down). Costs are expected micro-USD to go; None: not allowed.
+    `no_return_ms`: the last decision at which an idle job may launch on-demand; None without a deadline.
+    Hazard in endings per million hours of the present run (up or down). Costs are expected micro-USD to go,
+    or of the next useful hour without a deadline; None: not allowed.
     """
 
     action: str
     why: Why
-    no_return_ms: int
-    free_slack_ms: int
+    no_return_ms: int | None
+    free_slack_ms: int | None
     hazard_micro_per_hour: int
     cost_wait: int | None
     cost_spot: int | None
@@ -141,13 +140,15 @@ def _price_fault(price: int | None) -> PriceFault | None:
 
 def whole_slack_ms(job: JobView) -> int:
     """Time to the last decision that is not after the deadline, less the work left."""
-    return (job.deadline_ms - job.now_ms) // job.period_ms * job.period_ms - job.work_left_ms
+    grain_ms = job.period_ms if job.grain_ms is None else job.grain_ms
+    return (job.deadline_ms - job.now_ms) // grain_ms * grain_ms - job.work_left_ms
 
 
 def no_return_ms(job: JobView) -> int:
     """The last decision at which on-demand still is in time when nothing runs until then; now, if past."""
     free = whole_slack_ms(job) - job.overhead_ms
-    return job.now_ms + max(0, free) // job.period_ms * job.period_ms
+    grain_ms = job.period_ms if job.grain_ms is None else job.grain_ms
+    return job.now_ms + max(0, free) // grain_ms * grain_ms
 
 
 def feasible(job: JobView, action: str) -> bool:
@@ -155,10 +156,10 @@ def feasible(job: JobView, action: str) -> bool:
     slack = whole_slack_ms(job)
     launch = job.launch_left_ms if action == job.held else job.overhead_ms
     if action == ON_DEMAND:
-        return slack >= launch
+        return slack + (job.unsaved_ms if job.held == ON_DEMAND else 0) >= launch
     if action == IDLE:
-        return slack >= job.period_ms + job.overhead_ms
-    done = max(0, job.period_ms - launch)
+        return slack >= (job.period_ms if job.wait_ms is None else job.wait_ms) + job.overhead_ms
+    done = max(0, job.period_ms - launch - job.at_risk_ms)
     finishes = done >= job.work_left_ms and job.deadline_ms - job.now_ms >= job.period_ms
     return finishes or slack >= job.period_ms - done + job.overhead_ms
 
@@ -233,6 +234,32 @@ def decide(history: SpotHistory, job: JobView, prices: Prices, table: Table) -> 
         cost_wait=_rounded(costs, IDLE),
         cost_spot=None if pool is None else _rounded(costs, pool),
         cost_on_demand=_rounded(costs, ON_DEMAND),
+    )
+
+
+def decide_now(history: SpotHistory, job: JobView, prices: Prices) -> Choice:
+    """The cheapest next useful hour, for a job that nobody waits for by a time; it never waits itself.
+
+    A change from on-demand to a pool is paid for twice: there and, once it is lost, back.
+    """
+    pool = best_pool(history, job, prices)
+    seen = history.anyone if pool is None else dict(history.pools)[pool]
+    endings, exposed = (seen.down_endings, seen.down_ms) if pool is None else (seen.up_endings, seen.up_ms)
+    costs: dict[str, float] = {ON_DEMAND: prices.on_demand}
+    if pool is not None:
+        launches = 0 if job.held == pool else 2 if job.held == ON_DEMAND else 1
+        price = dict(prices.spot)[pool]
+        costs[pool] = useful_hour_price(seen, price, launches * job.overhead_ms, job.work_left_ms)
+    action = min(costs, key=lambda one: (costs[one], one != job.held, one))
+    return Choice(
+        action=action,
+        why="cheapest" if prices.spot else "no spot price",
+        no_return_ms=None,
+        free_slack_ms=None,
+        hazard_micro_per_hour=round(rates(endings, exposed)[run_bucket(seen)] * 1_000_000),
+        cost_wait=None,
+        cost_spot=None if pool is None or costs[pool] == inf else round(costs[pool]),
+        cost_on_demand=prices.on_demand,
     )
 
 

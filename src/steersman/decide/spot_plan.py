@@ -28,7 +28,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from steersman.decide.hazard import AGE_EDGES_MS, AGES, HOUR_MS, SpotHistory, cover, down_hazards, up_hazards
+from steersman.decide.hazard import HOUR_MS, cover, down_hazards, up_hazards
+from steersman.model.pools import AGE_EDGES_MS, AGES, SpotHistory
 
 STEP_MS = 1_200_000
 """20 min: below it a change of machine is not planned for. 10 to 30 min: 0.4 points of the ratio at most."""

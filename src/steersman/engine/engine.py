@@ -73,6 +73,7 @@ class Engine:
         self._memo = Memo()
         self._actor = Actor(parts, lambda: self._snapshot, self.submit)
         self._tally = Tally()
+        self._memo = Memo()
         self._wake_at_ms: int | None = None
         self._imaged_at = 0
         self._ahead_ms = 0

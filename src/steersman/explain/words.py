@@ -6,6 +6,7 @@ people write. Rule 3: a fact that an older build did not record is left out, nev
 
 from collections.abc import Callable, Mapping
 
+from steersman.explain.spot_words import SPOT_FIXES, SPOT_WORDS
 from steersman.model.reasons import Code, Reason
 from steersman.model.signals import ARRIVALS, CAPACITY, LATENCY, ONGOING, QUEUED, SERVED
 from steersman.model.units import format_bytes, format_cpu, format_duration_ms
@@ -344,6 +345,7 @@ _WORDS: Mapping[Code, Callable[[Facts], str]] = {
         f"saves every {_ms(facts, 'interval_ms')}: a save takes {_ms(facts, 'save_ms')}"
     ),
     Code.STOPPED: _always("stopped by a person"),
+    **SPOT_WORDS,
     Code.WAIT_BLIND: _always("waits until every sensor has reported"),
     Code.STALE: _always("no longer held when it was to be recorded"),
     Code.NOTHING_TO_DO: lambda facts: (
@@ -410,4 +412,5 @@ _FIXES: Mapping[Code, Callable[[Facts], str]] = {
     Code.REPLICA_CRASHED: _unless_memory(_mend),
     Code.REPLICA_STUCK: lambda facts: f"{_log(facts)}; if it only takes longer, raise the ready timeout",
     Code.RETRY_REPLICA: _unless_memory(_log),
+    **{code: _always(text) for code, text in SPOT_FIXES.items()},
 }

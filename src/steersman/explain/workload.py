@@ -106,7 +106,8 @@ def _where(snapshot: Snapshot, state: WorkloadState) -> str:
     if state.run is not None:
         run = snapshot.runs[state.run]
         nodes = sorted({rank.placement.node for rank in run.ranks})
-        return f"run {run.id} is {run.state.value} on {', '.join(nodes)}{_for(snapshot, run)}"
+        capacity = f" ({capacity_of(run)})" if capacity_of(run) else ""
+        return f"run {run.id} is {run.state.value} on {', '.join(nodes)}{capacity}{_for(snapshot, run)}"
     if state.phase is Phase.BACKOFF:
         left_ms = max(state.not_before_ms - snapshot.now_ms, 0)
         return f"waits {format_duration_ms(left_ms)} before its next try"
@@ -115,6 +116,13 @@ def _where(snapshot: Snapshot, state: WorkloadState) -> str:
     if state.phase is Phase.DECLARED:
         return "declared, and held"
     return f"{state.phase.value} after {state.runs} run(s)"
+
+
+def capacity_of(run: Run) -> str:
+    """The market and pool that a run is on; nothing for on-demand nodes of no pool."""
+    if not run.pool and run.market == "on-demand":
+        return ""
+    return f"{run.market}, pool {run.pool}" if run.pool else run.market
 
 
 def _for(snapshot: Snapshot, run: Run) -> str:
@@ -134,6 +142,13 @@ def _size(state: WorkloadState) -> str:
 
 def _facts(state: WorkloadState) -> list[str]:
     facts = []
+    if state.choice is not None:
+        facts.append(f"runs on: {describe(state.choice.reason)}")
+    if state.spec.body.work_ms is not None and state.saved_work_ms:
+        saved = format_duration_ms(state.saved_work_ms // 1_000 * 1_000)
+        facts.append(f"{saved} of {format_duration_ms(state.spec.body.work_ms)} of work are saved")
+    if state.interruptions:
+        facts.append(f"{state.interruptions} interruption(s)")
     if state.preemptions or state.attempts:
         facts.append(
             f"{state.runs} run(s): {state.preemptions} preempted, {state.attempts} failed and counted"

@@ -22,6 +22,8 @@ EVENT_VERSIONS: Mapping[str, int] = {
     "policy-set": 1,
     "fleet-declared": 1,
     "node-health": 1,
+    "interruption-notice": 1,
+    "price-observed": 1,
     "workload-declared": 1,
     "service-declared": 1,
     "gateway-declared": 1,

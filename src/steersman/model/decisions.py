@@ -16,8 +16,17 @@ from steersman.model.resources import WHOLE_MILLI, Resources
 from steersman.model.workload import Workload
 
 StopCause = Literal[
-    "preempted", "stop-requested", "removed", "duration-exceeded", "spec-changed", "rank-failed"
+    "preempted",
+    "stop-requested",
+    "removed",
+    "duration-exceeded",
+    "spec-changed",
+    "rank-failed",
+    "moved",
+    "interrupted",
 ]
+Capacity = Literal["wait", "spot", "on-demand"]
+"""What a workload that may choose should run on until it is judged again."""
 Outcome = Literal["succeeded", "failed", "stopped"]
 
 
@@ -80,13 +89,26 @@ class Reserve(msgspec.Struct, frozen=True, kw_only=True, tag="reserve"):
 class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
     """End a run: notice, grace, then force.
 
-    Owner: schedule for preemption, recover for a failed gang, admit for the rest.
+    Owner: schedule for preemption, recover for a failed gang, a move and an interruption, admit for the rest.
     """
 
     workload: WorkloadName
     run: RunId
     cause: StopCause
     grace_ms: int
+    reason: Reason
+
+
+class Choose(msgspec.Struct, frozen=True, kw_only=True, tag="choose"):
+    """On what a workload should run: `pools` are the only ones that will do, empty: any that is not spot.
+
+    It is judged again at `until_ms`, or when it waits and a pool changes; None: only then. Owner: recover.
+    """
+
+    workload: WorkloadName
+    capacity: Capacity
+    pools: tuple[str, ...]
+    until_ms: int | None
     reason: Reason
 
 
@@ -193,7 +215,9 @@ class Retire(msgspec.Struct, frozen=True, kw_only=True, tag="retire"):
     reason: Reason
 
 
-JobDecision = Admit | Hold | Reserve | Start | Stop | Requeue | Finish | Forget | SetCheckpointInterval
+JobDecision = (
+    Admit | Hold | Reserve | Start | Stop | Choose | Requeue | Finish | Forget | SetCheckpointInterval
+)
 ServiceDecision = Scale | Learn | Revise | Promote | FailRollout | Spawn | Retire
 Decision = (
     Admit
@@ -201,6 +225,7 @@ Decision = (
     | Reserve
     | Start
     | Stop
+    | Choose
     | Requeue
     | Finish
     | Forget

@@ -48,6 +48,25 @@ class NodeHealth(msgspec.Struct, frozen=True, kw_only=True, tag="node-health"):
     health: Literal["alive", "dead", "unknown"]
 
 
+class InterruptionNotice(msgspec.Struct, frozen=True, kw_only=True, tag="interruption-notice"):
+    """Whoever lends a node is about to take it away, which was said at `at_ms`. It goes at `ends_ms`.
+
+    It takes no new work from now on, and what runs there is told to save and goes on elsewhere.
+    """
+
+    node: NodeId
+    at_ms: int
+    ends_ms: int
+
+
+class PriceObserved(msgspec.Struct, frozen=True, kw_only=True, tag="price-observed"):
+    """What an hour of one node of a pool costs from now on; None: it is unknown, which is not 0."""
+
+    pool: str
+    at_ms: int
+    price_usd_micro_per_hour: int | None
+
+
 class WorkloadDeclared(msgspec.Struct, frozen=True, kw_only=True, tag="workload-declared"):
     """A workload was declared, anew or again. `restarts`: the change needs a new run (see `spec.diff`)."""
 
@@ -201,6 +220,8 @@ Event = (
     | PolicySet
     | FleetDeclared
     | NodeHealth
+    | InterruptionNotice
+    | PriceObserved
     | WorkloadDeclared
     | ServiceDeclared
     | GatewayDeclared

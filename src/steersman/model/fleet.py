@@ -34,6 +34,11 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     price_usd_micro_per_hour: int | None = None
 
 
+def serves(node: Node, pools: tuple[str, ...]) -> bool:
+    """Whether work that names these pools may go to the node. Spot takes only work that names its pool."""
+    return node.pool in pools if pools else node.market != "spot"
+
+
 class Fleet(msgspec.Struct, frozen=True, kw_only=True):
     """All nodes that may be used, sorted by id. Declared whole: a node that is absent leaves the fleet."""
 

@@ -11,6 +11,10 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     A run is not preempted before `preempt_run_ms_min`, so that two jobs cannot swap for ever.
     `interruption_mtbf_ms_prior` is the mean time between interruptions assumed before any was seen; it
     weighs as much as one observed interruption.
+
+    A job that chooses between spot and on-demand is judged every `spot_period_ms`. A launch is taken to last
+    `launch_ms_prior`, or longer when it was seen to, and `launch_ms_spare` is kept beside it for what happens
+    between a decision and its effect.
     """
 
     backoff_ms_base: int = 1_000
@@ -23,3 +27,6 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     preempt_nodes_max: int = 32
     starts_per_cycle: int = 2_048
     interruption_mtbf_ms_prior: int = 6 * 3_600_000
+    spot_period_ms: int = 600_000
+    launch_ms_prior: int = 300_000
+    launch_ms_spare: int = 10_000

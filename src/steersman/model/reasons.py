@@ -72,6 +72,18 @@ class Code(StrEnum):
     ARTIFACT_MISSING = "artifact-missing"
     CHECKPOINT_INTERVAL = "checkpoint-interval"
     STOPPED = "stopped"
+    RETRY_MOVED = "retry-moved"  # it was told to go on elsewhere
+    RETRY_INTERRUPTED = "retry-interrupted"  # its spot node was taken away
+    # recover: what a job runs on that may choose
+    CHOSE_SPOT = "chose-spot"
+    CHOSE_ON_DEMAND = "chose-on-demand"
+    WAITING_SPOT = "waiting-spot"
+    POINT_OF_NO_RETURN = "point-of-no-return"  # only on-demand, launched now, is sure to be in time
+    DEADLINE_AT_RISK = "deadline-at-risk"  # nothing is sure to be in time any more
+    NO_SPOT_POOL = "no-spot-pool"  # the fleet has no spot pool that could hold it
+    NO_PRICE = "no-price"  # nothing has a price that may be paid
+    MOVED = "moved"
+    INTERRUPTION_NOTICE = "interruption-notice"
     # the cycle itself
     WAIT_BLIND = "wait-blind"  # a sensor has not reported yet: decide nothing that destroys
     STALE = "stale"  # a decision no longer held on the fresh snapshot

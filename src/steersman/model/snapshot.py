@@ -12,12 +12,13 @@ from typing import NamedTuple
 
 import msgspec
 
-from steersman.model.decisions import Outcome, Placement, Reservation, StopCause
+from steersman.model.decisions import Choose, Outcome, Placement, Reservation, StopCause
 from steersman.model.demand import Demand
-from steersman.model.fleet import Node
+from steersman.model.fleet import Market, Node
 from steersman.model.ids import DecisionId, DeviceId, QueueName, RunId, WorkloadName
 from steersman.model.packing import Packing
 from steersman.model.policy import Policy
+from steersman.model.pools import PoolState, SpotHistory
 from steersman.model.reasons import Reason
 from steersman.model.resources import WHOLE_MILLI, Sharing
 from steersman.model.service import ApiKey, Gateway, Service
@@ -69,7 +70,10 @@ class RankState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One try of a job."""
+    """One try of a job. `pool` and `market` are those of its first rank's node.
+
+    `goes_ms`: a node of it is about to be taken away then.
+    """
 
     id: RunId
     workload: WorkloadName
@@ -87,6 +91,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     saved_step: int | None = None
     interval_ms: int | None = None
     ready_ms: int | None = None
+    pool: str = ""
+    market: Market = "on-demand"
+    goes_ms: int | None = None
 
 
 class StoredArtifact(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +113,10 @@ class WorkloadState(msgspec.Struct, frozen=True, kw_only=True):
     against its retry policy. `save_ms` is what saving last took and `tuned_save_ms` the value the interval
     was computed from. `recheck`: something it waits for has moved. `service` is the one whose replica it is,
     and `revision` that service's.
+
+    `choice` is what it should run on, if it may choose, and `choose_due` that it is to be judged again.
+    `saved_work_ms` is the work that its checkpoints hold, `timed_steps` and `timed_ms` how many steps
+    took how long between two of a run, and `launch_ms` the longest that a start took before it worked.
     """
 
     spec: Workload
@@ -141,6 +152,12 @@ class WorkloadState(msgspec.Struct, frozen=True, kw_only=True):
     finished_ms: int | None = None
     service: WorkloadName | None = None
     revision: int = 0
+    choice: Choose | None = None
+    choose_due: bool = False
+    saved_work_ms: int = 0
+    timed_steps: int = 0
+    timed_ms: int = 0
+    launch_ms: int = 0
 
 
 class Revision(msgspec.Struct, frozen=True, kw_only=True):
@@ -217,11 +234,13 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True):
     """A node and what is leased and kept of it. Free = capacity - leased; reserved is kept out of free.
 
     `free_devices` are those wholly free, `shares` those partly, sorted by device; a device in neither is
-    leased whole. While `reserved_shares` of its devices' parts are kept, no device is offered to others.
+    leased whole. While `reserved_shares` of its devices' parts are kept, no device is offered to others. With
+    health ``draining`` it is about to be taken away, at `goes_ms`.
     """
 
     node: Node
     health: str = "alive"
+    goes_ms: int | None = None
     declared: bool = True
     used_cpu_milli: int = 0
     used_memory_bytes: int = 0
@@ -276,6 +295,7 @@ class Indexes(msgspec.Struct, frozen=True, kw_only=True):
     parts       (kind, mode, what is free, node, device) of every device of which a part is leased and a part
                 is free, on nodes that take work: thousandths, or memory slices of one in MIG mode
     foreseen    (name,) of services that have a forecast
+    choosers    (name,) of queued workloads that choose what they run on
     """
 
     attention: SortedSeq = SortedSeq()
@@ -289,10 +309,14 @@ class Indexes(msgspec.Struct, frozen=True, kw_only=True):
     live: SortedSeq = SortedSeq()
     parts: SortedSeq = SortedSeq()
     foreseen: SortedSeq = SortedSeq()
+    choosers: SortedSeq = SortedSeq()
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything known at `position`. `observed_at` is the last `Observed` event's position."""
+    """Everything known at `position`. `observed_at` is the last `Observed` event's position.
+
+    `pools` are those of the fleet, by name, and `spot` what was seen of those that may be taken away.
+    """
 
     position: int = 0
     observed_at: int = 0
@@ -304,6 +328,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     workloads: Table[WorkloadState] = Table()
     runs: Table[Run] = Table()
     nodes: Table[NodeState] = Table()
+    pools: tuple[PoolState, ...] = ()
+    spot: SpotHistory = SpotHistory()
     services: Table[ServiceState] = Table()
     gateway: Gateway | None = None
     keys: tuple[ApiKey, ...] = ()

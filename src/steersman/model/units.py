@@ -247,3 +247,9 @@ def _duration_parts(text: str) -> list[tuple[str, str]]:
         parts.append((match.group(1), match.group(2)))
         position = match.end()
     return parts
+
+
+def format_usd_micro(usd_micro: int) -> str:
+    """Money as people write it, to the ten-thousandth of a dollar: ``$0.9731``, ``$3.06``, ``$1,204.00``."""
+    cents = f"{usd_micro / 1_000_000:,.4f}"
+    return "$" + (cents[:-2] if cents.endswith("00") else cents)

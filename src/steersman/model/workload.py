@@ -18,6 +18,9 @@ DEFAULT_QUEUE = QueueName("default")
 Topology = Literal["", "node", "zone"]
 """Where the ranks of a gang must be together; empty: anywhere."""
 
+SpotPolicy = Literal["on-demand", "spot", "auto"]
+"""dstack's words: never spot, only spot, or whichever is expected to cost less."""
+
 RetryEvent = Literal["error", "interruption", "no-capacity"]
 """dstack's words: the program failed; its node or process was lost; it could not be placed (Steersman
 always waits for room, so this one changes nothing)."""
@@ -94,6 +97,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, tag="job"):
     `workdir_digest` is the digest of the workdir's content when it was declared (``sha256:<hex>``); None when
     there is no workdir, or when an older build declared it. `program` tells what runs: the user's
     command, or a part of Steersman's data plane (then `run` is empty). No key of a declaration sets either.
+
+    `deadline_ms` counts from the declaration; `work_ms` is how long an undisturbed run takes.
     """
 
     num_nodes: int = 1
@@ -110,6 +115,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, tag="job"):
     stop_grace_ms: int = 30_000
     retry: Retry = Retry()
     checkpoint: CheckpointPolicy = CheckpointPolicy()
+    spot_policy: SpotPolicy = "on-demand"
+    deadline_ms: int | None = None
+    work_ms: int | None = None
+    price_usd_micro_per_hour_max: int | None = None
     program: Literal["command", "replica", "gateway"] = "command"
     replica: ReplicaSpec | None = None
 

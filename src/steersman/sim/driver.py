@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 
 from steersman.model.errors import DriverError
+from steersman.model.ids import NodeId
 from steersman.ports.clock import Clock
 from steersman.ports.driver import (
     ArtifactReport,
@@ -33,8 +34,9 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
 
     By itself it ends with `exit_code`, or `signal` if given, for `cause`. SIGTERM ends it after `term_ms`
     with `term_code`, or by the signal when that is None; `ignores_term` leaves it to SIGKILL. Checkpoints
-    are published every `checkpoint_ms` of running. A replica is ready `ready_ms` after its setup. `refuses`
-    makes `start` itself fail with that message.
+    are published every `checkpoint_ms` of running: one step each, or with `step_ms` the whole steps of that
+    length since `first_step`, and once more when SIGTERM ends it. A replica is ready `ready_ms` after its
+    setup. `refuses` makes `start` itself fail with that message.
     """
 
     run_ms: int | None = 1_000
@@ -47,6 +49,8 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     term_ms: int = 0
     term_code: int | None = None
     checkpoint_ms: int | None = None
+    first_step: int = 0
+    step_ms: int | None = None
     completes: bool = False
     artifacts: tuple[ArtifactReport, ...] = ()
     refuses: str = ""
@@ -61,6 +65,7 @@ class _Rank(msgspec.Struct, kw_only=True):
     started_ms: int
     epoch: int
     interval_ms: int | None
+    saves: list[tuple[int, int]] = []
     term_ms: int | None = None
     kill_ms: int | None = None
     discarded: bool = False
@@ -126,6 +131,16 @@ class SimDriver:
         if rank is not None:
             _accept(rank, epoch)
             rank.interval_ms = interval_ms
+            if rank.behaviour.step_ms is not None:
+                rank.saves.append((self._clock.now_ms(), interval_ms))
+
+    def paid(self) -> list[tuple[NodeId, int, int]]:
+        """(node, from, until) of every rank that ever began, in milliseconds: what is paid for."""
+        now = self._clock.now_ms()
+        return [
+            (rank.order.placement.node, rank.started_ms, min(now, _ended_at(rank, now)))
+            for _, rank in sorted(self._ranks.items())
+        ]
 
     def checkpoint_interval_ms(self, key: RankKey) -> int | None:
         """The interval a rank has been told last, for tests."""
@@ -178,6 +193,12 @@ class SimDriver:
                 cause=cause,
             )
             self._changed.set()
+
+    def lose_node(self, node: NodeId) -> None:
+        """The machine is gone, and all that ran there with it, now."""
+        for key, rank in sorted(self._ranks.items()):
+            if rank.order.placement.node == node:
+                self.kill(key, "lost")
 
     def vanish(self, key: RankKey) -> None:
         """A fault: the program is killed, and nothing is left that could tell."""
@@ -261,7 +282,7 @@ def _report(rank: _Rank, now: int) -> RankReport:
         pid=None if does.cause == "start-failed" else 1_000 + len(rank.order.key.run) + rank.order.key.rank,
         started_ms=rank.started_ms,
         limits="sim",
-        checkpoints=_checkpoints(does, run_at, until),
+        checkpoints=_checkpoints(does, run_at, until) if does.step_ms is None else _steps(rank, until),
         ready_ms=ready_at if ready_at is not None and ready_at <= until else None,
     )
     if end is None or now < end.at_ms:
@@ -278,6 +299,31 @@ def _report(rank: _Rank, now: int) -> RankReport:
         completed=does.completes and ended_well,
         artifacts=does.artifacts if ended_well and rank.order.key.rank == 0 else (),
     )
+
+
+def _ended_at(rank: _Rank, now: int) -> int:
+    end = _end(rank)
+    return now if end is None else end.at_ms
+
+
+def _steps(rank: _Rank, until: int) -> tuple[CheckpointReport, ...]:
+    """The newest checkpoint of a program that saves at the interval it is told, and as it is told to end."""
+    does, end = rank.behaviour, _end(rank)
+    run_at = rank.started_ms + does.setup_ms
+    at_ms, interval_ms = run_at, does.checkpoint_ms or 0
+    for changed_ms, other_ms in (*rank.saves, (until, interval_ms)):
+        if interval_ms and changed_ms > at_ms:
+            at_ms += (min(changed_ms, until) - at_ms) // interval_ms * interval_ms
+        interval_ms = other_ms
+    obeyed = end is not None and end.stopped and end.exit_code is not None and end.at_ms <= until
+    if obeyed and rank.term_ms is not None:
+        at_ms = max(at_ms, rank.term_ms)
+    assert does.step_ms is not None
+    steps = (at_ms - run_at) // does.step_ms
+    if at_ms <= run_at or not steps:
+        return ()
+    step = does.first_step + steps
+    return (CheckpointReport(step=step, at_ms=at_ms, save_ms=1_000, digest=f"sha256:{step:064x}"),)
 
 
 def _checkpoints(does: Behaviour, run_at: int, until: int) -> tuple[CheckpointReport, ...]:

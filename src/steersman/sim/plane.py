@@ -90,7 +90,14 @@ class InlineExecutor(concurrent.futures.ThreadPoolExecutor):
 class Plane:
     """One life. `start`, then `run` in a task, until `kill` or a crash; then `dead` and never again."""
 
-    def __init__(self, world: World, sensor: Callable[[Driver], Sensor], *, skew_ms: int = 0) -> None:
+    def __init__(
+        self,
+        world: World,
+        sensor: Callable[[Driver], Sensor],
+        *,
+        skew_ms: int = 0,
+        others: Sequence[Sensor] = (),
+    ) -> None:
         self.world = world
         self.dead = False
         self.arrivals: Counter[str] = Counter()
@@ -100,7 +107,7 @@ class Plane:
             Parts(
                 journal=JournalGate(self),
                 drivers={driver.name: driver},
-                sensors=[sensor(driver)],
+                sensors=[*others, sensor(driver)],
                 clock=SkewedClock(world.clock, skew_ms),
                 build="sim",
                 boot_id="sim",

@@ -14,7 +14,10 @@ from steersman.model.service import Gateway, OnnxModel, Service
 from steersman.model.workload import Workload
 from steersman.spec.layout import Pair, Words, of_gateway, of_service, of_workload
 
-IN_PLACE = ("priority", "owner", "labels", "retry", "max_duration", "stop_duration")
+IN_PLACE = (
+    "priority", "owner", "labels", "retry", "max_duration", "stop_duration", "spot_policy", "deadline",
+    "work", "max_price",
+)  # fmt: skip
 """Keys of a job whose change needs no new run; `checkpoint` too, but for being switched on or off."""
 _IN_PLACE_CHECKPOINT = ("checkpoint.interval", "checkpoint.min", "checkpoint.max", "checkpoint.keep")
 SERVICE_IN_PLACE = ("service", "slo", "model.inputs", "priority", "owner", "labels", "stop_duration")

@@ -7,8 +7,9 @@ a `count` cannot fill the memory.
 from collections.abc import Mapping
 
 from steersman.model.devices import modes_of
-from steersman.model.fleet import DEFAULT_SITE, Fleet, Node
+from steersman.model.fleet import DEFAULT_SITE, Fleet, Market, Node
 from steersman.model.ids import DeviceId, NodeId
+from steersman.model.pools import RESERVED_NAMES
 from steersman.model.resources import Device, SharingMode
 from steersman.model.units import Amount
 from steersman.spec import keys_common, keys_fleet
@@ -43,10 +44,51 @@ def read_fleet(node: MapNode, place: Place, default_name: str) -> Fleet:
                     each.line_of(keys_fleet.NODE_NAME), message, "rename one of them"
                 )
             nodes[made.id] = made
+    _check_pools(written, nodes)
     return Fleet(
         name=fields.get_or(keys_common.NAME_KEY, default_name),
         nodes=tuple(nodes[name] for name in sorted(nodes)),
     )
+
+
+def _check_pools(written: tuple[Fields, ...], nodes: dict[NodeId, Node]) -> None:
+    """The nodes of a pool are alike in what is paid for them; what spot cannot be chosen for is said."""
+    first: dict[str, Node] = {}
+    dear = [
+        node.price_usd_micro_per_hour
+        for node in nodes.values()
+        if node.market != "spot" and node.price_usd_micro_per_hour is not None
+    ]
+    for each in written:
+        node = nodes[NodeId(_ids(each)[0])]
+        if not node.pool:
+            continue
+        like = first.setdefault(node.pool, node)
+        if _terms(like) != _terms(node):
+            raise each.place.at(keys_fleet.POOL.name).error(
+                each.line_of(keys_fleet.POOL),
+                f"the pool {node.pool!r} has nodes that differ in zone, `use_spot` or price",
+                "give them pools of their own",
+            )
+        price = node.price_usd_micro_per_hour
+        if like is not node or node.market != "spot":
+            continue
+        if price is None:
+            each.place.at(keys_fleet.NODE_PRICE.name).warn(
+                each.line,
+                f"the price of the spot pool {node.pool!r} is not known, "
+                "so `spot_policy: auto` does not use it",
+            )
+        elif dear and price >= min(dear):
+            each.place.at(keys_fleet.NODE_PRICE.name).warn(
+                each.line_of(keys_fleet.NODE_PRICE),
+                f"the spot pool {node.pool!r} costs no less than on-demand, so `spot_policy: auto` "
+                "does not use it",
+            )
+
+
+def _terms(node: Node) -> tuple[str, str, str, int | None]:
+    return node.site, node.zone, node.market, node.price_usd_micro_per_hour
 
 
 def _check_sizes(written: tuple[Fields, ...], place: Place) -> None:
@@ -63,9 +105,24 @@ def _check_sizes(written: tuple[Fields, ...], place: Place) -> None:
             )
 
 
-def _nodes(fields: Fields) -> list[Node]:
+def _ids(fields: Fields) -> list[str]:
     name, count = fields.require(keys_fleet.NODE_NAME), fields.get(keys_fleet.COUNT)
-    ids = [name] if count is None else [f"{name}-{index}" for index in range(count)]
+    return [name] if count is None else [f"{name}-{index}" for index in range(count)]
+
+
+def _pool(fields: Fields) -> str:
+    """The pool as named; else those of one entry are one, when anybody may ask what they cost."""
+    pool = fields.get(keys_fleet.POOL)
+    if pool in RESERVED_NAMES:
+        raise fields.place.at(keys_fleet.POOL.name).error(
+            fields.line_of(keys_fleet.POOL), f"no pool can be called {pool!r}", "choose another name"
+        )
+    asked_of = fields.get(keys_fleet.NODE_SPOT) or fields.get(keys_fleet.NODE_PRICE) is not None
+    return pool or (fields.require(keys_fleet.NODE_NAME) if asked_of else "")
+
+
+def _nodes(fields: Fields) -> list[Node]:
+    ids = _ids(fields)
     if len(ids[-1]) > NAME_CHARS_MAX:
         raise fields.place.at("name").error(
             fields.line_of(keys_fleet.NODE_NAME), f"with its number, {ids[-1]!r} is too long", NAME_RULE
@@ -74,6 +131,9 @@ def _nodes(fields: Fields) -> list[Node]:
     cpu_milli, memory_bytes = _exact(fields, keys_fleet.NODE_CPUS), _exact(fields, keys_fleet.NODE_MEMORY)
     kinds, labels = fields.get_or(keys_fleet.NODE_ACCELERATORS, ()), fields.get_or(keys_fleet.NODE_LABELS, ())
     sharing = {kind: _sharing(fields, kind) for kind, _ in kinds}
+    zone, pool = fields.get_or(keys_fleet.ZONE, ""), _pool(fields)
+    market: Market = "spot" if fields.get(keys_fleet.NODE_SPOT) else "on-demand"
+    price = fields.get(keys_fleet.NODE_PRICE)
     return [
         Node(
             id=NodeId(node_id),
@@ -83,6 +143,10 @@ def _nodes(fields: Fields) -> list[Node]:
             memory_bytes=memory_bytes,
             devices=_devices(node_id, kinds, sharing),
             labels=labels,
+            zone=zone,
+            pool=pool,
+            market=market,
+            price_usd_micro_per_hour=price,
         )
         for node_id in ids
     ]

@@ -17,6 +17,7 @@ from steersman.model.workload import (
     Job,
     Retry,
     RetryEvent,
+    SpotPolicy,
     Workload,
 )
 from steersman.spec import keys_common, keys_job
@@ -37,7 +38,7 @@ def read_job(node: MapNode, place: Place, default_name: str) -> Workload:
     asked = Asked(fields)
     return Workload(
         name=WorkloadName(fields.get_or(keys_common.NAME_KEY, default_name)),
-        body=_body(fields),
+        body=_body(fields, asked),
         resources=asked.resources(),
         queue=read_queue(fields),
         priority=read_priority(fields, asked),
@@ -57,12 +58,14 @@ def _refuse_pipeline(node: MapNode, place: Place) -> None:
         )
 
 
-def _body(fields: Fields) -> Job:
+def _body(fields: Fields, asked: Asked) -> Job:
     setup, run = fields.get(keys_common.SETUP), fields.require(keys_job.RUN)
     _warn_foreign(fields, keys_common.SETUP, setup)
     _warn_foreign(fields, keys_job.RUN, run)
     fields.get(keys_common.DATA)  # nothing in it is honoured yet, and its keys say so
     secrets = fields.get_or(keys_common.SECRETS, ())
+    deadline_ms, work_ms = _deadline(fields)
+    checkpoint = _checkpoint(fields)
     return Job(
         num_nodes=fields.get_or(keys_job.NUM_NODES, 1),
         topology=fields.get_or(keys_job.TOPOLOGY, ""),
@@ -78,8 +81,56 @@ def _body(fields: Fields) -> Job:
         max_duration_ms=fields.get(keys_job.MAX_DURATION),
         stop_grace_ms=fields.get_or(keys_common.STOP_DURATION, Job(run="").stop_grace_ms),
         retry=_retry(fields),
-        checkpoint=_checkpoint(fields),
+        checkpoint=checkpoint,
+        spot_policy=_spot_policy(fields, asked, checkpoint),
+        deadline_ms=deadline_ms,
+        work_ms=work_ms,
+        price_usd_micro_per_hour_max=fields.get(keys_job.MAX_PRICE),
     )
+
+
+def _deadline(fields: Fields) -> tuple[int | None, int | None]:
+    """The deadline and the work to be done before it, both from the declaration on."""
+    deadline_ms, work_ms = fields.get(keys_job.DEADLINE), fields.get(keys_job.WORK)
+    if deadline_ms is None:
+        if work_ms is not None:
+            fields.place.at(keys_job.WORK.name).warn(
+                fields.line_of(keys_job.WORK), "it is used only beside a `deadline`"
+            )
+        return None, work_ms
+    known_ms = fields.get(keys_job.MAX_DURATION) if work_ms is None else work_ms
+    if known_ms is None:
+        raise fields.place.at(keys_job.DEADLINE.name).error(
+            fields.line_of(keys_job.DEADLINE),
+            "a deadline says nothing without the work that is to be done before it",
+            "add `work: 40h`, how long the job takes when nothing disturbs it",
+        )
+    if known_ms > deadline_ms:
+        fields.place.at(keys_job.DEADLINE.name).warn(
+            fields.line_of(keys_job.DEADLINE),
+            f"{format_duration_ms(known_ms)} of work do not fit into {format_duration_ms(deadline_ms)}: "
+            "it will be late, and does not wait for spot capacity",
+        )
+    return deadline_ms, known_ms
+
+
+def _spot_policy(fields: Fields, asked: Asked, checkpoint: CheckpointPolicy) -> SpotPolicy:
+    """dstack's word, or SkyPilot's `use_spot` for it. Raises SpecError when they disagree."""
+    word, use_spot = fields.get(keys_job.SPOT_POLICY), asked.get(keys_common.USE_SPOT)
+    said: SpotPolicy | None = None if use_spot is None else "spot" if use_spot else "on-demand"
+    if word is not None and said is not None and word != said:
+        raise fields.place.at(keys_job.SPOT_POLICY.name).error(
+            fields.line_of(keys_job.SPOT_POLICY),
+            f"`spot_policy` is {word}, and `resources.use_spot` says {said}",
+            "keep one of them",
+        )
+    policy: SpotPolicy = word or said or "on-demand"
+    if word in ("spot", "auto") and not checkpoint.enabled:
+        fields.place.at(keys_job.SPOT_POLICY.name).warn(
+            fields.line_of(keys_job.SPOT_POLICY),
+            "without `checkpoint` an interruption loses all that was done",
+        )
+    return policy
 
 
 def _warn_foreign(fields: Fields, key: Key[str], command: str | None) -> None:

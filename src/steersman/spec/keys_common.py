@@ -7,6 +7,7 @@ from steersman.model.resources import Sharing
 from steersman.model.units import Amount
 from steersman.model.workload import PRIORITY_MAX, PRIORITY_MIN, SecretRef
 from steersman.spec.accelerators import Accelerators, WantedAccelerators
+from steersman.spec.measures import Dollars
 from steersman.spec.nodes import BYTES_MAX
 from steersman.spec.sections import Alternatives, Fields, Key, Nested, Origin, Section
 from steersman.spec.shapes import (
@@ -19,7 +20,6 @@ from steersman.spec.shapes import (
     Integer,
     ListOf,
     MapOf,
-    Positive,
     Shape,
     Text,
 )
@@ -49,7 +49,7 @@ COMMAND = Text(what="a shell command", chars_max=BYTES_MAX, block=True)
 LABEL_MAP = MapOf(what="labels", key=LABEL_NAME, value=LABEL_VALUE)
 ANY = Anything()
 FLAG = Flag()
-PRICE = Positive(what="a price in dollars an hour")
+PRICE = Dollars()
 
 KIND: Key[str] = Key(
     name="kind",
@@ -91,6 +91,11 @@ MIG_PROFILE: Key[str] = Key(
 RESOURCES_PRIORITY: Key[int] = Key(
     name="priority", shape=_PRIORITY, note="the same as `priority` beside `resources`"
 )
+USE_SPOT: Key[bool] = Key(
+    name="use_spot",
+    shape=FLAG,
+    note="true: on spot capacity alone, as `spot_policy: spot`; false: never. A service does not choose yet",
+)
 DISK: Key[Amount] = Key(
     name="disk_size", shape=MEMORY, note="disk space is not reserved", standing="accepted"
 )
@@ -130,7 +135,7 @@ RESOURCE_KEYS: tuple[Key[object], ...] = (
     MIG_PROFILE,
     ACCELERATORS,
     RESOURCES_PRIORITY,
-    accepted("use_spot", "this machine has no spot price", FLAG),
+    USE_SPOT,
     accepted("spot_recovery", "`retry` says when to try again"),
     accepted("job_recovery", "`retry` says when to try again"),
     accepted("accelerator_args", "accelerators are used as they are"),

@@ -3,7 +3,7 @@
 from steersman.model.resources import SharingMode
 from steersman.model.units import Amount
 from steersman.spec.accelerators import Kinds, NodeAccelerators
-from steersman.spec.keys_common import INFRA, KIND, LABEL_MAP, NAME_KEY
+from steersman.spec.keys_common import FLAG, INFRA, KIND, LABEL_MAP, NAME_KEY, PRICE
 from steersman.spec.sections import Fields, Key, Nested, Section
 from steersman.spec.shapes import CPU, MEMORY, Choice, Integer, ListOf
 from steersman.spec.values import NAME
@@ -41,6 +41,22 @@ NODE_LABELS: Key[tuple[tuple[str, str], ...]] = Key(
 SITE: Key[str] = Key(
     name="site", shape=NAME, note="where it stands; `local` when not given", origin="steersman"
 )
+ZONE: Key[str] = Key(name="zone", shape=NAME, note="its part of the site", origin="skypilot")
+POOL: Key[str] = Key(
+    name="pool",
+    shape=NAME,
+    note="the like nodes that it is one of; those of one entry when it has a price or is spot",
+    origin="steersman",
+)
+NODE_SPOT: Key[bool] = Key(
+    name="use_spot", shape=FLAG, note="true: it may be taken away, and takes only jobs that allow that"
+)
+NODE_PRICE: Key[int] = Key(
+    name="price_usd_per_hour",
+    shape=PRICE,
+    note="what an hour costs, in dollars; without it the price is not known, which is not 0",
+    origin="steersman",
+)
 COUNT: Key[int] = Key(
     name="count",
     shape=Integer(what="a number of nodes", least=1, most=FLEET_COUNT_MAX),
@@ -59,7 +75,16 @@ NODE_SECTION = Section(
         NODE_SHARING,
         NODE_LABELS,
         SITE,
+        ZONE,
+        POOL,
+        NODE_SPOT,
+        NODE_PRICE,
         COUNT,
+    ),
+    elsewhere=(
+        ("market", "did you mean `use_spot: true`?"),
+        ("spot", "did you mean `use_spot`?"),
+        ("price", "did you mean `price_usd_per_hour`?"),
     ),
 )
 NODES: Key[tuple[Fields, ...]] = Key(

@@ -1,7 +1,7 @@
 """The keys of a job."""
 
 from steersman.model.ids import WorkloadName
-from steersman.model.workload import Retry, RetryEvent, Topology
+from steersman.model.workload import Retry, RetryEvent, SpotPolicy, Topology
 from steersman.spec.keys_common import (
     COMMAND,
     DATA,
@@ -133,6 +133,33 @@ TOPOLOGY: Key[Topology] = Key(
     note="where all ranks must be together: `node`, `zone`, or `any`, which is how it is without it",
     origin="steersman",
 )
+SPOT_POLICY: Key[SpotPolicy] = Key(
+    name="spot_policy",
+    shape=Choice(
+        what="a spot policy",
+        options=(("on-demand", "on-demand"), ("spot", "spot"), ("auto", "auto")),
+    ),
+    note="`on-demand` (when not given), `spot`, or `auto`: whichever is expected to cost less, and in time",
+    origin="dstack",
+)
+DEADLINE: Key[int] = Key(
+    name="deadline",
+    shape=DURATION,
+    note="when it must be done, counted from its declaration; spot gives way to on-demand in time for it",
+    origin="steersman",
+)
+WORK: Key[int] = Key(
+    name="work",
+    shape=DURATION,
+    note="how long it takes when nothing disturbs it; `max_duration` when not given",
+    origin="steersman",
+)
+MAX_PRICE: Key[int] = Key(
+    name="max_price",
+    shape=PRICE,
+    note="the highest price of a node that may be paid, in dollars an hour",
+    origin="dstack",
+)
 RETRY: Key[Retry | Fields] = Key(
     name="retry",
     shape=RetryRule(section=RETRY_SECTION, every=RETRY_EVENTS),
@@ -174,11 +201,12 @@ JOB_SECTION = Section(
         DISK,
         PORTS,
         accepted("outputs", "`artifacts` says what a job leaves behind"),
-        accepted("max_price", "this machine costs nothing an hour", PRICE, "dstack"),
+        SPOT_POLICY,
+        DEADLINE,
+        WORK,
+        MAX_PRICE,
         accepted("idle_duration", "this machine is not stopped when idle", origin="dstack"),
         accepted("utilization_policy", "a job is not ended for idle accelerators", origin="dstack"),
-        accepted("spot_policy", "this machine has no spot price", origin="dstack"),
-        accepted("deadline", "it does not yet move a job forward", origin="steersman"),
         accepted("slo", "a job has no objective yet", origin="steersman"),
         accepted("scale", "a job keeps its `num_nodes`", origin="steersman"),
         accepted("carbon", "carbon is not yet a reason for a place or a time", origin="steersman"),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from steersman.model.resources import WHOLE_MILLI, Resources
 from steersman.model.service import CallableModel, Gateway, InputRange, Metric, Service, Window
-from steersman.model.units import format_bytes, format_cpu, format_duration_ms
+from steersman.model.units import format_bytes, format_cpu, format_duration_ms, format_usd_micro
 from steersman.model.workload import Job, Workload
 from steersman.spec.measures import format_thousandths
 
@@ -96,6 +96,11 @@ def _of_job(job: Job) -> Rows:
     for artifact in job.artifacts:
         yield f"artifacts.{artifact.name}", _text(artifact.path)
     yield "max_duration", _duration(job.max_duration_ms)
+    yield "spot_policy", _text(job.spot_policy)
+    yield "deadline", _duration(job.deadline_ms)
+    yield "work", _duration(job.work_ms)
+    price = job.price_usd_micro_per_hour_max
+    yield "max_price", (price, "" if price is None else format_usd_micro(price))
     yield from _rules(job)
 
 

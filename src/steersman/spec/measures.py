@@ -10,11 +10,14 @@ import re
 
 import msgspec
 
+from steersman.model.pools import SENTINELS_USD_MICRO_PER_HOUR
 from steersman.model.units import DURATION_PATTERN, format_bytes, format_duration_ms
 from steersman.spec.nodes import Node
 from steersman.spec.place import Place, show
 from steersman.spec.shapes import DURATION, MEMORY, JsonSchema, bare_text, scalar_text
 
+USD_MICRO_PER_HOUR_MAX = 100_000 * 1_000_000
+"""The highest price of a node: 100,000 dollars an hour."""
 NUMBER_CHARS_MAX = 64
 """The longest text of a number, in characters."""
 
@@ -44,6 +47,33 @@ class Span(msgspec.Struct, frozen=True, kw_only=True):
 
     def schema(self) -> JsonSchema:
         return {"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": DURATION_PATTERN}]}
+
+
+class Dollars(msgspec.Struct, frozen=True, kw_only=True):
+    """A price in dollars an hour, as whole micro-dollars, rounded up. Zero is no price, nor is a sentinel."""
+
+    what: str = "a price in dollars an hour"
+
+    def read(self, node: Node, place: Place) -> int:
+        text = bare_text(node, place, self.what)
+        match = _DECIMAL.fullmatch(text) if len(text) <= NUMBER_CHARS_MAX else None
+        value = None if match is None else _micro(match)
+        if value is None or not 0 < value <= USD_MICRO_PER_HOUR_MAX:
+            raise place.error(
+                node.line,
+                f"{show(text)} is not {self.what}",
+                "write a number above zero and at most 100000, as 0.97; leave out what is not known",
+            )
+        if value in SENTINELS_USD_MICRO_PER_HOUR:
+            raise place.error(
+                node.line,
+                f"{show(text)} stands for a missing price in public catalogues, so it is not taken for one",
+                "write the price, or leave the key out when it is not known",
+            )
+        return value
+
+    def schema(self) -> JsonSchema:
+        return {"type": "number", "exclusiveMinimum": 0, "maximum": USD_MICRO_PER_HOUR_MAX // 1_000_000}
 
 
 class Thousandths(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,10 +140,19 @@ class Real(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _thousandths(match: re.Match[str]) -> int:
+    return _parts(match, 1_000)
+
+
+def _micro(match: re.Match[str]) -> int:
+    return _parts(match, 1_000_000)
+
+
+def _parts(match: re.Match[str], parts: int) -> int:
+    """The number in so many parts of one, rounded up."""
     whole = match.group(1) or "0"
     fraction = match.group(2) or match.group(3) or ""
     tens: int = 10 ** len(fraction)
-    return -(-int(whole + fraction) * 1_000 // tens)
+    return -(-int(whole + fraction) * parts // tens)
 
 
 def format_thousandths(thousandths: int) -> str:

@@ -71,6 +71,10 @@ def _service(fields: Fields, default_name: str) -> Service:
 def _rest(fields: Fields, default_name: str) -> Service:
     """Everything but the model."""
     asked = Asked(fields)
+    if asked.get(keys_common.USE_SPOT):
+        fields.place.at("resources").warn(
+            fields.line, "`use_spot` has no effect on a service yet: replicas go to on-demand capacity"
+        )
     fields.get(keys_common.DATA)  # nothing in it is honoured yet, and its keys say so
     secrets = fields.get_or(keys_common.SECRETS, ())
     slo = fields.get(keys_service.SLO)

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from steersman.model.decisions import (
     Admit,
+    Choose,
     Decision,
     FailRollout,
     Finish,
@@ -31,7 +32,7 @@ from steersman.model.decisions import (
 from steersman.model.ids import WorkloadName, decision_id
 from steersman.model.snapshot import Phase, RankState, Run, RunState, WorkloadState
 from steersman.state import demand, services
-from steersman.state.derive import shape_of
+from steersman.state.derive import chooses, shape_of
 from steersman.state.draft import Draft
 from steersman.state.ends import run_end_kind, run_was_short
 from steersman.state.lease import end_reservations, take_lease, take_reservations
@@ -69,6 +70,7 @@ def _start(draft: Draft, decision: Start, ordinal: int) -> None:
     end_reservations(draft, state.reservations)
     for placement in decision.placements:
         take_lease(draft, decision.run, placement)
+    node = draft.nodes[decision.placements[0].node].node
     run = Run(
         id=decision.run,
         workload=decision.workload,
@@ -80,6 +82,8 @@ def _start(draft: Draft, decision: Start, ordinal: int) -> None:
         decided_ms=draft.now_ms,
         interval_ms=decision.checkpoint_interval_ms,
         saved_step=state.saved_step,
+        pool=node.pool,
+        market=node.market,
     )
     after = replace(
         state,
@@ -89,6 +93,7 @@ def _start(draft: Draft, decision: Start, ordinal: int) -> None:
         runs=state.runs + 1,
         reservations=(),
         overdue=False,
+        choose_due=False,
         interval_ms=decision.checkpoint_interval_ms,
     )
     draft.put_workload(decision.workload, after, run)
@@ -106,9 +111,20 @@ def _stop(draft: Draft, decision: Stop) -> None:
     draft.put_workload(decision.workload, replace(state, reason=decision.reason), stopping)
 
 
+def _choose(draft: Draft, decision: Choose) -> None:
+    state = draft.workloads[decision.workload]
+    chosen = chooses(state)
+    after = replace(state, choice=decision if chosen else None, choose_due=False)
+    if state.phase is Phase.QUEUED:
+        end_reservations(draft, state.reservations)  # they may lie in another pool
+        after = replace(after, reason=decision.reason, reservations=())
+    draft.put_workload(decision.workload, after, draft.run_of(state))
+
+
 def _after_run(state: WorkloadState, run: Run) -> WorkloadState:
     """What a workload remembers of a run that ended."""
-    interrupted = run_end_kind(run) == "interruption"
+    interrupted = run_end_kind(run) == "interruption" or run.stop == "interrupted"
+    elsewhere = run.stop in ("moved", "interrupted") or run.market == "spot"
     begun = run.decided_ms if run.started_ms is None else run.started_ms
     ended = begun if run.ended_ms is None else run.ended_ms
     return replace(
@@ -117,7 +133,10 @@ def _after_run(state: WorkloadState, run: Run) -> WorkloadState:
         last_run=run,
         ran_ms=state.ran_ms + max(ended - begun, 0),
         interruptions=state.interruptions + (1 if interrupted else 0),
-        tuned_save_ms=None if interrupted else state.tuned_save_ms,
+        tuned_save_ms=None if interrupted or elsewhere else state.tuned_save_ms,
+        interval_ms=None if elsewhere else state.interval_ms,
+        choice=None,
+        choose_due=False,
         saved_step=run.saved_step,
         overdue=False,
     )
@@ -148,7 +167,7 @@ def _requeue(draft: Draft, decision: Requeue) -> None:
     if run.generation != state.generation:
         phase, after = Phase.DECLARED, replace(after, reason=None)
         if run_end_kind(run) == "succeeded" or state.lineage == state.generation:
-            after = replace(after, lineage=state.generation, saved_step=None, save_ms=None)
+            after = replace(after, lineage=state.generation, saved_step=None, save_ms=None, saved_work_ms=0)
     after = replace(after, phase=move_phase(state.phase, "requeue", phase))
     draft.put_workload(decision.workload, after, None)
 
@@ -204,6 +223,7 @@ _APPLY: Mapping[type, Callable[[Draft, Any], None]] = {
     Hold: _hold,
     Reserve: _reserve,
     Stop: _stop,
+    Choose: _choose,
     Requeue: _requeue,
     Finish: _finish,
     Forget: _forget,

@@ -9,6 +9,7 @@ from typing import Any, assert_never
 
 from steersman.model.decisions import (
     Admit,
+    Choose,
     Decision,
     FailRollout,
     Finish,
@@ -93,6 +94,12 @@ def _may_stop(draft: Draft, _: WorkloadState, decision: Stop) -> bool:
     return run is not None and run.state in (RunState.STARTING, RunState.RUNNING)
 
 
+def _may_choose(draft: Draft, state: WorkloadState, _: Choose) -> bool:
+    if state.run is not None:
+        return draft.runs[state.run].state in (RunState.STARTING, RunState.RUNNING)
+    return state.phase is Phase.QUEUED
+
+
 def _may_requeue(draft: Draft, state: WorkloadState, _: Requeue) -> bool:
     return _ended(draft, state) and not (state.stop_requested or state.removing)
 
@@ -139,6 +146,7 @@ _CHECKS: Mapping[type, Callable[[Draft, WorkloadState, Any], bool]] = {
     Reserve: _may_reserve,
     Start: _may_start,
     Stop: _may_stop,
+    Choose: _may_choose,
     Requeue: _may_requeue,
     Finish: _may_finish,
     Forget: _may_forget,

@@ -36,6 +36,7 @@ class WorkloadEntries(NamedTuple):
     timers: tuple[Entry, ...] = ()
     live: Entry | None = None
     victims: tuple[Entry, ...] = ()
+    chooser: bool = False
 
 
 NO_ENTRIES = WorkloadEntries()
@@ -53,8 +54,22 @@ def shape_of(state: WorkloadState) -> Shape:
         sharing=amount.sharing,
         mig_profile=amount.mig_profile,
         topology=job.topology,
+        pools=() if state.choice is None else state.choice.pools,
         queue=state.spec.queue,
     )
+
+
+def chooses(state: WorkloadState) -> bool:
+    """Whether it is to be chosen for the workload what it runs on."""
+    job = state.spec.body
+    return job.program == "command" and (
+        job.spot_policy != "on-demand" or job.price_usd_micro_per_hour_max is not None
+    )
+
+
+def to_be_chosen(state: WorkloadState) -> bool:
+    """Whether `recover` owes the workload a choice. One that chose no longer is set free of its choice."""
+    return (state.choice is None or state.choose_due) if chooses(state) else state.choice is not None
 
 
 def interval_outdated(state: WorkloadState, run: Run) -> bool:
@@ -86,6 +101,8 @@ def _active_wants(state: WorkloadState, run: Run) -> bool:
         or state.overdue
         or run.generation != state.generation
         or interval_outdated(state, run)
+        or run.goes_ms is not None
+        or to_be_chosen(state)
         or any(rank.end is not None and rank_failed(rank.end) for rank in run.ranks)
     )
 
@@ -99,6 +116,8 @@ def wants_attention(state: WorkloadState, run: Run | None) -> bool:
         return True
     if state.phase is Phase.DECLARED:
         return state.reason is None or state.recheck or state.stop_requested
+    if state.phase is Phase.QUEUED and to_be_chosen(state):
+        return True
     return state.stop_requested and state.phase in (Phase.QUEUED, Phase.BACKOFF)
 
 
@@ -115,8 +134,15 @@ def workload_entries(state: WorkloadState | None, run: Run | None) -> WorkloadEn
     name = state.spec.name
     attention = wants_attention(state, run)
     if state.phase is Phase.QUEUED:
+        chosen, choice = chooses(state), state.choice
+        waits = chosen and (choice is None or choice.capacity == "wait")
         entry = (-state.spec.priority, state.declared_at, name)
-        return WorkloadEntries(attention=attention, pending=(shape_of(state), entry))
+        return WorkloadEntries(
+            attention=attention,
+            pending=None if waits else (shape_of(state), entry),
+            timers=_judged_again(state),
+            chooser=chosen,
+        )
     if state.phase is Phase.BACKOFF:
         return WorkloadEntries(attention=attention, timers=((state.not_before_ms, name),))
     if state.phase is Phase.DECLARED:
@@ -126,8 +152,16 @@ def workload_entries(state: WorkloadState | None, run: Run | None) -> WorkloadEn
     timers: tuple[Entry, ...] = ()
     if not state.overdue and run.state is not RunState.STOPPING:
         at = deadline_ms(state, run)
-        timers = () if at is None else ((at, name),)
+        timers = tuple(sorted({*(() if at is None else ((at, name),)), *_judged_again(state)}))
     return WorkloadEntries(attention=attention, timers=timers, live=(run.id,), victims=_victims(state, run))
+
+
+def _judged_again(state: WorkloadState) -> tuple[Entry, ...]:
+    """When a choice is to be made anew."""
+    choice = state.choice
+    if choice is None or choice.until_ms is None or state.choose_due:
+        return ()
+    return ((choice.until_ms, state.spec.name),)
 
 
 def can_yield(state: WorkloadState, run: Run) -> bool:
@@ -200,6 +234,7 @@ def rebuild(snapshot: Snapshot) -> Indexes:
     timers: list[Entry] = []
     live: list[Entry] = []
     victims: list[Entry] = []
+    choosers: list[Entry] = []
     pending: dict[Shape, list[Entry]] = {}
     dependents: dict[str, list[WorkloadName]] = {}
     for name, state in snapshot.workloads.sorted_items():
@@ -210,6 +245,7 @@ def rebuild(snapshot: Snapshot) -> Indexes:
         timers += entries.timers
         live += [] if entries.live is None else [entries.live]
         victims += entries.victims
+        choosers += [(name,)] if entries.chooser else []
         if entries.pending is not None:
             pending.setdefault(entries.pending[0], []).append(entries.pending[1])
         for source in sorted({item.workload for item in state.spec.body.inputs}):
@@ -239,4 +275,5 @@ def rebuild(snapshot: Snapshot) -> Indexes:
         foreseen=SortedSeq.of(
             (name,) for name, state in snapshot.services.sorted_items() if state.spec.scaling.foresees
         ),
+        choosers=SortedSeq.of(choosers),
     )

@@ -110,6 +110,8 @@ class Draft:
         self.runs = base.runs.edit()
         self.nodes = base.nodes.edit()
         self.services = base.services.edit()
+        self.pools = base.pools
+        self.spot = base.spot
         self.gateway = base.gateway
         self.keys = base.keys
         self._packing = base.packing
@@ -122,6 +124,7 @@ class Draft:
         self.live = _Lazy(indexes.live)
         self.parts = _Lazy(indexes.parts)
         self.foreseen = _Lazy(indexes.foreseen)
+        self.choosers = _Lazy(indexes.choosers)
         self.pending: _Family[Shape] = _Family(indexes.pending)
         self.capacity: _Family[Signature] = _Family(indexes.capacity)
         self.sizes = dict(indexes.sizes)
@@ -196,6 +199,7 @@ class Draft:
         self.attention.swap((name,) if before.attention else None, (name,) if after.attention else None)
         self.held.swap((name,) if before.held else None, (name,) if after.held else None)
         self.live.swap(before.live, after.live)
+        self.choosers.swap((name,) if before.chooser else None, (name,) if after.chooser else None)
         self.pending.swap(before.pending, after.pending)
         for index, olds, news in (
             (self.timers, before.timers, after.timers),
@@ -239,6 +243,8 @@ class Draft:
             runs=self.runs.freeze(),
             nodes=self.nodes.freeze(),
             services=self.services.freeze(),
+            pools=self.pools,
+            spot=self.spot,
             gateway=self.gateway,
             keys=self.keys,
             packing=self.packing(),
@@ -254,5 +260,6 @@ class Draft:
                 live=self.live.freeze(),
                 parts=self.parts.freeze(),
                 foreseen=self.foreseen.freeze(),
+                choosers=self.choosers.freeze(),
             ),
         )

@@ -27,9 +27,11 @@ from steersman.model.events import (
     FleetDeclared,
     GatewayDeclared,
     HomeCreated,
+    InterruptionNotice,
     NodeHealth,
     Observed,
     PolicySet,
+    PriceObserved,
     RankExited,
     RankReady,
     RankStarted,
@@ -51,8 +53,9 @@ from steersman.model.snapshot import (
     StoredArtifact,
     WorkloadState,
 )
-from steersman.state import demand, services
+from steersman.state import demand, pools, progress, services
 from steersman.state.apply import apply_decision
+from steersman.state.derive import deadline_ms
 from steersman.state.draft import Draft
 from steersman.state.lease import end_lease, end_reservations, with_fleet_node
 from steersman.state.lifecycle import move_phase, move_run
@@ -90,11 +93,18 @@ def _observed(draft: Draft, event: Observed) -> None:
     services.take_signals(draft, event.signals)
     while (entry := draft.timers.first()) is not None and entry[0] <= draft.now_ms:
         state = draft.workloads[entry[1]]
-        if state.phase is Phase.BACKOFF:
-            state = replace(state, phase=move_phase(state.phase, "observed", Phase.QUEUED))
-        else:
-            state = replace(state, overdue=True)
-        draft.put_workload(state.spec.name, state, draft.run_of(state))
+        run = draft.run_of(state)
+        draft.put_workload(state.spec.name, _after_time(draft.now_ms, state, run), run)
+
+
+def _after_time(now_ms: int, state: WorkloadState, run: Run | None) -> WorkloadState:
+    """What a timer that is due makes of its workload: a next try, a limit that was passed, another look."""
+    if state.phase is Phase.BACKOFF:
+        return replace(state, phase=move_phase(state.phase, "observed", Phase.QUEUED))
+    if state.choice is not None and state.choice.until_ms is not None and state.choice.until_ms <= now_ms:
+        state = replace(state, choose_due=True)
+    limit_ms = None if run is None else deadline_ms(state, run)
+    return state if limit_ms is None or limit_ms > now_ms else replace(state, overdue=True)
 
 
 def _decided(draft: Draft, event: Decided) -> None:
@@ -130,6 +140,7 @@ def _fleet_declared(draft: Draft, event: FleetDeclared) -> None:
     for node in event.fleet.nodes:
         fresh = NodeState(node=node, free_devices=tuple(sorted(device.id for device in node.devices)))
         draft.put_node(node.id, with_fleet_node(draft, draft.nodes.get(node.id), fresh))
+    pools.declare(draft, (draft.nodes[node.id] for node in event.fleet.nodes))
     _recheck_held(draft)
 
 
@@ -144,12 +155,32 @@ def _node_health(draft: Draft, event: NodeHealth) -> None:
     state = draft.nodes.get(event.node)
     if state is None or state.health == event.health:
         return
-    draft.put_node(event.node, replace(state, health=event.health))
+    after = replace(state, health=event.health, goes_ms=None)
+    draft.put_node(event.node, after)
+    pools.health_changed(draft, state, after)
     if event.health == "dead":
         _drop_reservations(draft, (event.node,))
         for run, rank in state.leases:
             _end_rank(draft, run, rank, RankEnd(cause="lost", detail=f"node {event.node} is dead"), None)
     _recheck_held(draft)
+
+
+def _interruption_notice(draft: Draft, event: InterruptionNotice) -> None:
+    """It takes no new work, what is kept there is worked out anew, and whoever runs there is to be judged."""
+    state = draft.nodes.get(event.node)
+    if state is None or state.health == "dead" or state.goes_ms == event.ends_ms:
+        return
+    after = replace(state, health="draining", goes_ms=event.ends_ms)
+    draft.put_node(event.node, after)
+    pools.health_changed(draft, state, after)
+    _drop_reservations(draft, (event.node,))
+    for name in sorted({run for run, _ in state.leases}):
+        draft.put_run(replace(draft.runs[name], goes_ms=event.ends_ms))
+    _recheck_held(draft)
+
+
+def _price_observed(draft: Draft, event: PriceObserved) -> None:
+    pools.price_observed(draft, event.pool, event.price_usd_micro_per_hour)
 
 
 def _workload_declared(draft: Draft, event: WorkloadDeclared) -> None:
@@ -171,7 +202,7 @@ def _workload_declared(draft: Draft, event: WorkloadDeclared) -> None:
         return  # what it made is as declared; a new priority is no reason to make it again
     again = event.restarts or before.phase in FINAL_PHASES or before.stop_requested or before.removing
     if before.phase is Phase.ACTIVE:
-        after = replace(before, spec=event.workload, digest=event.digest, overdue=False)
+        after = replace(before, spec=event.workload, digest=event.digest, overdue=False, choose_due=True)
         if before.spec.body.checkpoint != event.workload.body.checkpoint:
             after = replace(after, tuned_save_ms=None)
         if again:
@@ -193,9 +224,7 @@ def _workload_declared(draft: Draft, event: WorkloadDeclared) -> None:
     if again:
         after = replace(fresh, last_run=before.last_run, runs=before.runs, artifacts=before.artifacts)
         if before.phase is not Phase.SUCCEEDED and not before.removing:
-            after = replace(
-                after, lineage=before.lineage, saved_step=before.saved_step, save_ms=before.save_ms
-            )
+            after = progress.kept(before, after)
     else:
         after = replace(
             before,
@@ -204,6 +233,8 @@ def _workload_declared(draft: Draft, event: WorkloadDeclared) -> None:
             phase=Phase.DECLARED,
             reason=None,
             reservations=(),
+            choice=None,
+            choose_due=False,
         )
     draft.put_workload(name, after, None)
 
@@ -306,7 +337,9 @@ def _checkpoint_saved(draft: Draft, event: CheckpointSaved) -> None:
     ):
         return
     state = draft.workloads[run.workload]
-    run = replace(run, saved_ms=_possible(draft, run, event.at_ms), saved_step=event.step)
+    saved_ms = _possible(draft, run, event.at_ms)
+    state = progress.credited(state, run, saved_ms, event)
+    run = replace(run, saved_ms=saved_ms, saved_step=event.step)
     draft.put_workload(run.workload, replace(state, save_ms=event.save_ms, saved_step=event.step), run)
 
 
@@ -333,6 +366,8 @@ _HANDLERS: dict[type, Callable[[Draft, Any], None]] = {
     PolicySet: _policy_set,
     FleetDeclared: _fleet_declared,
     NodeHealth: _node_health,
+    InterruptionNotice: _interruption_notice,
+    PriceObserved: _price_observed,
     WorkloadDeclared: _workload_declared,
     ServiceDeclared: services.declared,
     GatewayDeclared: services.gateway_declared,

@@ -9,6 +9,7 @@ import msgspec
 from steersman.model.ids import NodeId, RunId
 from steersman.model.packing import Ask, Basis, Packing
 from steersman.model.policy import Policy
+from steersman.model.pools import PoolState, SpotHistory
 from steersman.model.service import ApiKey, Gateway
 from steersman.model.snapshot import NodeState, Run, ServiceState, Snapshot, WorkloadState
 from steersman.model.table import Table
@@ -27,6 +28,8 @@ class _Image(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     runs: list[Run]
     nodes: list[NodeState]
     services: list[ServiceState]
+    pools: tuple[PoolState, ...]
+    spot: SpotHistory
     gateway: Gateway | None
     keys: tuple[ApiKey, ...]
     counts: list[tuple[Ask, int]]
@@ -55,6 +58,8 @@ def encode_image(snapshot: Snapshot) -> bytes:
             runs=[run for _, run in snapshot.runs.sorted_items()],
             nodes=[node for _, node in snapshot.nodes.sorted_items()],
             services=[service for _, service in snapshot.services.sorted_items()],
+            pools=snapshot.pools,
+            spot=snapshot.spot,
             gateway=snapshot.gateway,
             keys=snapshot.keys,
             counts=sorted(snapshot.packing.counts.items()),
@@ -84,6 +89,8 @@ def decode_image(data: bytes) -> Snapshot | None:
         runs=Table.of((RunId(run.id), run) for run in image.runs),
         nodes=Table.of((NodeId(state.node.id), state) for state in image.nodes),
         services=Table.of((state.spec.name, state) for state in image.services),
+        pools=image.pools,
+        spot=image.spot,
         gateway=image.gateway,
         keys=image.keys,
         packing=Packing(

@@ -52,6 +52,6 @@ def write(target: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2 or re.fullmatch(r"v\d+", sys.argv[1]) is None:
+    if len(sys.argv) != 2 or re.fullmatch(r"v\d+[a-z-]*", sys.argv[1]) is None:
         sys.exit("usage: python -m tests.replay.golden.write_golden v<number>")
     write(GOLDEN / sys.argv[1])

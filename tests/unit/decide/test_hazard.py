@@ -6,24 +6,19 @@ import pytest
 from msgspec.structs import replace
 
 from steersman.decide.hazard import (
-    AGE_EDGES_MS,
-    AGES,
     HOUR_MS,
-    PoolHistory,
-    SpotHistory,
-    age_bucket,
     checkpoint_interval_ms,
     cover,
     down_hazards,
     exposure_ms,
     hazards,
-    observe,
-    observe_pool,
     prior_hazards,
     run_bucket,
     up_hazards,
     useful_hour_price,
 )
+from steersman.model.pools import AGE_EDGES_MS, AGES, PoolHistory, SpotHistory
+from steersman.state.pools import age_bucket, observe, observe_pool
 
 MINUTE_MS = 60_000
 

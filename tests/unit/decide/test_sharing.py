@@ -194,7 +194,7 @@ def test_what_is_kept_is_not_offered_to_the_packer() -> None:
     assert as_packed(replace(state, reserved_accelerators=(("T4", 1),)), look).devices == (0, 1000)
     assert as_packed(replace(state, reserved_shares=1), look).devices == (0, 0)
     assert look.flavor.name == "T4"
-    assert Flavor(("T4",), sliced=False, cut=False, pool="spot").name == "T4/whole@spot"
+    assert Flavor(("T4",), sliced=False, cut=False, spot=True, pool="spot").name == "T4/whole@spot"
     assert ranks_on(replace(state, reserved_shares=1), Shape(1, 1, (("T4", 1),), 9, 100)) == 0
 
 

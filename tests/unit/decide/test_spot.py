@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from steersman.decide.hazard import HOUR_MS, SpotHistory, observe
+from steersman.decide.hazard import HOUR_MS
 from steersman.decide.spot import (
     IDLE,
     ON_DEMAND,
@@ -19,6 +19,8 @@ from steersman.decide.spot import (
     whole_slack_ms,
 )
 from steersman.decide.spot_plan import STEPS_MAX, Table
+from steersman.model.pools import SpotHistory
+from steersman.state.pools import observe
 
 TICK_MS = 600_000
 PRICES = Prices(on_demand=3_060_000, spot=(("a", 973_100), ("b", 973_100)))

@@ -5,7 +5,7 @@ import itertools
 import pytest
 from msgspec.structs import replace
 
-from steersman.decide.hazard import AGES, HOUR_MS, PoolHistory, SpotHistory
+from steersman.decide.hazard import HOUR_MS
 from steersman.decide.spot_plan import (
     DOWN_IDLE,
     DOWN_ON_DEMAND,
@@ -19,6 +19,7 @@ from steersman.decide.spot_plan import (
     solve,
     value,
 )
+from steersman.model.pools import AGES, PoolHistory, SpotHistory
 
 SPOT, ON_DEMAND = 1_000_000, 3_000_000
 NEVER = PoolHistory(

@@ -130,7 +130,7 @@ async def test_who_comes_in_while_it_is_decided_is_refused_with_the_intent(rig: 
     waiting: list[asyncio.Future[int]] = []
     honest = cycle.decide
 
-    def decide(snapshot: Snapshot, _: object):  # type: ignore[no-untyped-def]  # stands in for `decide`
+    def decide(snapshot: Snapshot, *_):  # type: ignore[no-untyped-def]  # stands in for `decide`
         if snapshot.workloads and not waiting:
             waiting.append(inject(rig, stop("nobody")))
             rig.journal.full = True
@@ -152,7 +152,7 @@ def test_a_bug_in_a_cycle_leaves_nobody_waiting_and_the_state_is_the_journals(wh
         waiting: list[asyncio.Future[int]] = []
         honest = cycle.decide
 
-        def decide(snapshot: Snapshot, _: object):  # type: ignore[no-untyped-def]  # stands in for `decide`
+        def decide(snapshot: Snapshot, *_):  # type: ignore[no-untyped-def]  # stands in for `decide`
             if snapshot.workloads and not waiting:
                 waiting.append(inject(rig, stop("nobody")))
                 if where == "decide":

@@ -150,7 +150,7 @@ def test_a_decision_that_no_longer_holds_is_not_taken(late: StopRequested | Remo
         from_decider = decide
         asked: list[object] = []
 
-        def decide_slowly(snapshot, _):  # type: ignore[no-untyped-def]  # stands in for `decide`
+        def decide_slowly(snapshot, *_):  # type: ignore[no-untyped-def]  # stands in for `decide`
             plan = from_decider(snapshot)
             if any(item.reason.code is Code.PLACED for item in plan.decisions) and not asked:
                 asked.append(inject(rig, late))

@@ -15,6 +15,7 @@ BASE = (
     "inputs: {I: w/m}\nartifacts: {o: p}\nmax_duration: 1h\n"
     "retry: {duration: 1h, exit_codes: {retry: [3], fatal: [4]}}\n"
     "checkpoint: {}\nlabels: {l: v}\nowner: me\npriority: 1\nworkdir: w\n"
+    "spot_policy: auto\ndeadline: 5h\nwork: 4h\nmax_price: 3\n"
 )
 
 
@@ -40,6 +41,10 @@ CHANGES = [
     ("checkpoint: {}", "checkpoint: {min: 1s}", ("checkpoint.min", "10s", "1s"), False),
     ("checkpoint: {}", "checkpoint: {max: 2h}", ("checkpoint.max", "1h", "2h"), False),
     ("checkpoint: {}", "checkpoint: {interval: 1m}", ("checkpoint.interval", "auto", "1m"), False),
+    ("spot_policy: auto", "spot_policy: spot", ("spot_policy", "auto", "spot"), False),
+    ("deadline: 5h", "deadline: 6h", ("deadline", "5h", "6h"), False),
+    ("work: 4h", "work: 90m", ("work", "4h", "1h30m"), False),
+    ("max_price: 3", "max_price: 0.9731", ("max_price", "$3.00", "$0.9731"), False),
     ("run: x", "run: y", ("run", "x", "y"), True),
     ("setup: s\n", "", ("setup", "s", None), True),
     ("workdir: w", "workdir: v", ("workdir", "w", "v"), True),
@@ -109,7 +114,13 @@ def test_only_one_name_can_be_compared() -> None:
 def test_a_field_added_to_the_model_cannot_be_forgotten_here() -> None:
     """Every field of a declaration appears among the paths of a full one."""
     paths = {change.path.split(".")[0] for change in diff(None, read(BASE)).changes}
-    words = {"stop_grace_ms": "stop_duration", "max_duration_ms": "max_duration"}
+    words = {
+        "stop_grace_ms": "stop_duration",
+        "max_duration_ms": "max_duration",
+        "deadline_ms": "deadline",
+        "work_ms": "work",
+        "price_usd_micro_per_hour_max": "max_price",
+    }
     workload = {field.name for field in msgspec.structs.fields(Workload)} - {"name", "body"}
     job = {words.get(field.name, field.name) for field in msgspec.structs.fields(type(read(BASE).body))}
     made = {

@@ -84,3 +84,63 @@ def test_bad_fleets(text: str, words: str) -> None:
 def test_nodes_elsewhere_are_not_built_yet() -> None:
     with pytest.raises(NotYetError):
         fleet("nodes: [{name: a, infra: ray, ONE}]")
+
+
+def test_pools_markets_and_prices() -> None:
+    made = fleet(
+        "nodes:\n"
+        "  - {name: e, ONE, zone: east, use_spot: true, price_usd_per_hour: 0.9731, count: 2}\n"
+        "  - {name: w, ONE, zone: west, pool: cheap, use_spot: true, price_usd_per_hour: .5}\n"
+        "  - {name: d, ONE, price_usd_per_hour: 3.06}\n"
+        "  - {name: mine, ONE, zone: home, use_spot: false}\n"
+    )
+    assert [
+        (node.id, node.zone, node.pool, node.market, node.price_usd_micro_per_hour) for node in made.nodes
+    ] == [
+        ("d", "", "d", "on-demand", 3_060_000),
+        ("e-0", "east", "e", "spot", 973_100),
+        ("e-1", "east", "e", "spot", 973_100),
+        ("mine", "home", "", "on-demand", None),
+        ("w", "west", "cheap", "spot", 500_000),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{name: a, ONE, use_spot: true}", "the price of the spot pool 'a' is not known"),
+        (
+            "{name: a, ONE, use_spot: true, price_usd_per_hour: 3}, {name: b, ONE, price_usd_per_hour: 3}",
+            "the spot pool 'a' costs no less than on-demand",
+        ),
+    ],
+)
+def test_a_pool_that_no_job_would_choose_is_said(text: str, words: str) -> None:
+    (warning,) = parse(f"kind: fleet\nnodes: [{text}]\n".replace("ONE", "cpus: 1, memory: 1"), "f").warnings
+    assert words in warning
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{name: a, ONE, price_usd_per_hour: 0}", "'0' is not a price in dollars an hour"),
+        ("{name: a, ONE, price_usd_per_hour: -1}", "'-1' is not a price in dollars an hour"),
+        ("{name: a, ONE, price_usd_per_hour: free}", "'free' is not a price in dollars an hour"),
+        ("{name: a, ONE, price_usd_per_hour: 700.0}", "stands for a missing price in public catalogues"),
+        ("{name: a, ONE, pool: on-demand}", "no pool can be called 'on-demand'"),
+        ("{name: a, ONE, market: spot}", "'market' is not a key of a node"),
+        (
+            "{name: a, ONE, pool: p}, {name: b, ONE, pool: p, use_spot: true}",
+            "the pool 'p' has nodes that differ in zone, `use_spot` or price",
+        ),
+        (
+            "{name: a, ONE, pool: p, zone: x}, {name: b, ONE, pool: p, zone: y}",
+            "the pool 'p' has nodes that differ",
+        ),
+    ],
+)
+def test_pools_that_make_no_sense(text: str, words: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        fleet(f"nodes: [{text}]\n")
+    assert words in caught.value.message
+    assert caught.value.line is not None

@@ -94,10 +94,11 @@ def test_a_skypilot_task_file_parses_and_warns_only_about_what_is_not_honoured()
         "MODEL_SIZE": "13b", "DEBUG": "no", "LR": "1e-3", "PORT": "0x10", "ON": "true",
     }  # fmt: skip
     assert [warning.split(": ")[1] for warning in parsed.warnings] == [
-        "resources.use_spot", "resources.disk_size", "resources.ports", "resources.labels", "run",
+        "resources.disk_size", "resources.ports", "resources.labels", "run",
     ]  # fmt: skip
+    assert workload.body.spot_policy == "spot"
     assert parsed.warnings[0].startswith(
-        "examples/Train_MNIST.sky.yaml:9: resources.use_spot: accepted, and not"
+        "examples/Train_MNIST.sky.yaml:10: resources.disk_size: accepted, and not"
     )
 
 
@@ -174,7 +175,7 @@ def test_resources(text: str, resources: Resources) -> None:
             "of 2 alternatives only those like the first, H100",
         ),
         ("{any_of: [{cpus: 1}, {cpus: 2}]}", "of 2 alternatives only number 1 is used yet"),
-        ("{any_of: [{infra: aws}, {instance_type: p3}, {use_spot: true}]}", "any_of.2.use_spot: accepted"),
+        ("{any_of: [{infra: aws}, {instance_type: p3}, {ports: 1}]}", "any_of.2.ports: accepted"),
         ("{any_of: [{infra: aws}, {infra: local}]}", "of 2 alternatives only number 2 is used yet"),
     ],
 )
@@ -185,7 +186,7 @@ def test_what_is_passed_over_in_resources_is_said(text: str, words: str) -> None
 
 
 def test_a_warning_is_given_once() -> None:
-    text = "resources: {any_of: [{accelerators: [A100, H100:2], ports: 1}], use_spot: false}\n"
+    text = "resources: {any_of: [{accelerators: [A100, H100:2], ports: 1}], disk_size: 1}\n"
     assert len(warned(text).warnings) == len(set(warned(text).warnings)) == 3
 
 
@@ -276,11 +277,11 @@ def test_an_empty_value_of_a_key_that_is_not_built_yet_promises_nothing() -> Non
 @pytest.mark.parametrize(
     "text",
     [
-        "deadline: tomorrow", "slo: {p99: 1s}", "scale: {metrics: []}", "carbon: {prefer: low}",
-        "max_price: 0.5", "idle_duration: off", "utilization_policy: {min_gpu_utilization: 10}",
-        "spot_policy: auto", "disk_size: 100GB..", "ports: [80, 8080-8090]", "ports: 80", "outputs: {a: 1}",
+        "slo: {p99: 1s}", "scale: {metrics: []}", "carbon: {prefer: low}",
+        "idle_duration: off", "utilization_policy: {min_gpu_utilization: 10}",
+        "disk_size: 100GB..", "ports: [80, 8080-8090]", "ports: 80", "outputs: {a: 1}",
         "data: {size: 100GB}", "resources: {autostop: {idle_minutes: 10}}", "resources: {job_recovery: none}",
-        "resources: {spot_recovery: x}", "resources: {priority_class: x}", "deadline: ", "max_price: ",
+        "resources: {spot_recovery: x}", "resources: {priority_class: x}", "resources: {max_hourly_cost: }",
     ],
 )  # fmt: skip
 def test_what_is_accepted_and_not_honoured_is_said(text: str) -> None:

@@ -31,6 +31,14 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def _place(row: Row) -> str:
+    """The nodes of a run; with its market and pool when it has one, or is on spot."""
+    nodes = ", ".join(row.nodes) or NOTHING
+    if not row.pool and row.market != "spot":
+        return nodes
+    return f"{nodes} ({', '.join(filter(None, (row.market, row.pool)))})"
+
+
 def status_rows(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     """One line a workload."""
     now = now_ms()
@@ -39,7 +47,7 @@ def status_rows(rows: Sequence[Row]) -> list[tuple[str, ...]]:
             row.name,
             phase(row),
             row.run or NOTHING,
-            ", ".join(row.nodes) or NOTHING,
+            _place(row),
             progress(row) or NOTHING,
             str(row.runs),
             str(row.attempts),

@@ -19,13 +19,15 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from steersman.decide.hazard import HOUR_MS, SpotHistory, observe
+from steersman.decide.hazard import HOUR_MS
 from steersman.decide.spot import IDLE, ON_DEMAND, JobView, Prices, decide, judge_prices, plan
 from steersman.decide.spot_plan import Table
 from steersman.model.errors import TraceError
+from steersman.model.pools import SpotHistory
 from steersman.sim.replay.bounds_spot_job import Grain, exact_grain, least_cost, script_grain
 from steersman.sim.replay.result import Progress, Replay
 from steersman.sim.replay.spot_zones import DROPS, Zone, read_zones
+from steersman.state.pools import observe
 
 PROBLEM = "spot-job"
 HOURS_MAX = 100_000.0

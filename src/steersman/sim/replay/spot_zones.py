@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from steersman.decide.spot import RESERVED_NAMES
 from steersman.model.errors import TraceError
+from steersman.model.pools import RESERVED_NAMES
 from steersman.sim.replay.tables import amount, check_order, head_of, read_table, whole, word
 
 INDEX = "INDEX.csv"
