@@ -4,6 +4,7 @@ Rule 1: only this module knows the deciders. Rule 2: every decided field has one
     recover    what becomes of a run that ended or struggles; checkpoint intervals
     autoscale  how many replicas a service should have
     rollout    which revision of it serves, and with which replicas
+    budget     what runs in a queue that may spend nothing more
     admit      whether a workload may be queued, and whether it may go on
     schedule   where and when a queued workload runs, and who yields to it
 Rule 3: the plan follows from the snapshot alone; the same snapshot gives the same bytes.
@@ -11,6 +12,7 @@ Rule 3: the plan follows from the snapshot alone; the same snapshot gives the sa
 
 from steersman.decide.admit import admit
 from steersman.decide.autoscale import autoscale
+from steersman.decide.budget import spending
 from steersman.decide.recover import recover
 from steersman.decide.rollout import rollout
 from steersman.decide.schedule import schedule
@@ -37,6 +39,7 @@ def decide(snapshot: Snapshot) -> Plan:
     snapshot = propose(*rollout(snapshot))
     admitted = admit(snapshot)
     snapshot = propose(admitted)
+    snapshot = propose(*spending(snapshot))
     placed = schedule(snapshot)
     decisions += placed.decisions
     timer = snapshot.indexes.timers.first()

@@ -16,6 +16,7 @@ from steersman.model.decisions import Outcome, Placement, Reservation, StopCause
 from steersman.model.fleet import Node
 from steersman.model.ids import DecisionId, DeviceId, QueueName, RunId, WorkloadName
 from steersman.model.policy import Policy
+from steersman.model.queue import Amounts, QueueState
 from steersman.model.reasons import Reason
 from steersman.model.resources import WHOLE_MILLI, Sharing
 from steersman.model.service import ApiKey, Gateway, Service
@@ -67,7 +68,8 @@ class RankState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One try of a job."""
+    """One try of a job. `holds` is what each rank is held against the quota of `queue`; `rates` what each
+    costs in micro-dollars an hour; both as of its start."""
 
     id: RunId
     workload: WorkloadName
@@ -85,6 +87,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     saved_step: int | None = None
     interval_ms: int | None = None
     ready_ms: int | None = None
+    queue: QueueName = DEFAULT_QUEUE
+    holds: Amounts = ()
+    rates: tuple[int, ...] = ()
 
 
 class StoredArtifact(msgspec.Struct, frozen=True, kw_only=True):
@@ -270,6 +275,8 @@ class Indexes(msgspec.Struct, frozen=True, kw_only=True):
     held        (name,) of declared workloads that wait for the fleet to change
     dependents  workload → names that wait for its artifacts, sorted
     live        (run,) of runs that have not ended
+    usage       queue → what its live ranks hold, and cost an hour
+    leaving     queue → how much of that is told to end
     """
 
     attention: SortedSeq = SortedSeq()
@@ -281,6 +288,8 @@ class Indexes(msgspec.Struct, frozen=True, kw_only=True):
     held: SortedSeq = SortedSeq()
     dependents: Table[tuple[WorkloadName, ...]] = Table()
     live: SortedSeq = SortedSeq()
+    usage: dict[QueueName, Amounts] = {}
+    leaving: dict[QueueName, Amounts] = {}
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -297,6 +306,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     runs: Table[Run] = Table()
     nodes: Table[NodeState] = Table()
     services: Table[ServiceState] = Table()
+    queues: Table[QueueState] = Table()
     gateway: Gateway | None = None
     keys: tuple[ApiKey, ...] = ()
     indexes: Indexes = Indexes()

@@ -31,6 +31,7 @@ from steersman.model.events import (
 )
 from steersman.model.fleet import Node
 from steersman.ports.driver import RankKey
+from steersman.sim.quotas import quotas_hold
 
 History = Sequence[tuple[int, Event]]
 """A journal from its first event on: (position, event)."""
@@ -360,6 +361,7 @@ OF_HISTORY: tuple[Callable[[History], Violations], ...] = (
     decided_before_seen,
     ends_agree,
     final_is_final,
+    quotas_hold,
 )
 OF_EVIDENCE: tuple[Callable[[Evidence], Violations], ...] = (
     begun_once,

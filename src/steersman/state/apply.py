@@ -34,6 +34,7 @@ from steersman.state.draft import Draft
 from steersman.state.ends import run_end_kind, run_was_short
 from steersman.state.lease import end_reservations, take_lease, take_reservations
 from steersman.state.lifecycle import move_phase, move_run
+from steersman.state.usage import amounts_of, rate_of
 
 _PHASE_OF = {"succeeded": Phase.SUCCEEDED, "failed": Phase.FAILED, "stopped": Phase.STOPPED}
 
@@ -77,6 +78,9 @@ def _start(draft: Draft, decision: Start, ordinal: int) -> None:
         decided_ms=draft.now_ms,
         interval_ms=decision.checkpoint_interval_ms,
         saved_step=state.saved_step,
+        queue=state.spec.queue,
+        holds=amounts_of(state.spec.resources),
+        rates=tuple(rate_of(draft.nodes[item.node].node, item) for item in decision.placements),
     )
     after = replace(
         state,

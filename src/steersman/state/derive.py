@@ -6,7 +6,8 @@ makes all of them from the base tables. Both call the functions below, and a pro
 
 from typing import NamedTuple
 
-from steersman.model.ids import WorkloadName
+from steersman.model.ids import QueueName, WorkloadName
+from steersman.model.queue import Amounts
 from steersman.model.resources import count_kinds
 from steersman.model.snapshot import (
     Indexes,
@@ -22,6 +23,7 @@ from steersman.model.snapshot import (
 )
 from steersman.model.table import Entry, SortedSeq, Table
 from steersman.state.ends import rank_failed
+from steersman.state.usage import added, leaving_of, usage_of
 
 _TUNE_PER_MILLE = 250
 
@@ -35,6 +37,9 @@ class WorkloadEntries(NamedTuple):
     timers: tuple[Entry, ...] = ()
     live: Entry | None = None
     victims: tuple[Entry, ...] = ()
+    queue: QueueName | None = None
+    usage: Amounts = ()
+    leaving: Amounts = ()
 
 
 NO_ENTRIES = WorkloadEntries()
@@ -126,7 +131,15 @@ def workload_entries(state: WorkloadState | None, run: Run | None) -> WorkloadEn
     if not state.overdue and run.state is not RunState.STOPPING:
         at = deadline_ms(state, run)
         timers = () if at is None else ((at, name),)
-    return WorkloadEntries(attention=attention, timers=timers, live=(run.id,), victims=_victims(state, run))
+    return WorkloadEntries(
+        attention=attention,
+        timers=timers,
+        live=(run.id,),
+        victims=_victims(state, run),
+        queue=run.queue,
+        usage=usage_of(run),
+        leaving=leaving_of(run),
+    )
 
 
 def can_yield(state: WorkloadState, run: Run) -> bool:
@@ -185,6 +198,8 @@ def rebuild(snapshot: Snapshot) -> Indexes:
     victims: list[Entry] = []
     pending: dict[Shape, list[Entry]] = {}
     dependents: dict[str, list[WorkloadName]] = {}
+    usage: dict[QueueName, Amounts] = {}
+    leaving: dict[QueueName, Amounts] = {}
     for name, state in snapshot.workloads.sorted_items():
         run = None if state.run is None else snapshot.runs[state.run]
         entries = workload_entries(state, run)
@@ -193,6 +208,9 @@ def rebuild(snapshot: Snapshot) -> Indexes:
         timers += entries.timers
         live += [] if entries.live is None else [entries.live]
         victims += entries.victims
+        if entries.queue is not None:
+            usage[entries.queue] = added(usage.get(entries.queue, ()), entries.usage)
+            leaving[entries.queue] = added(leaving.get(entries.queue, ()), entries.leaving)
         if entries.pending is not None:
             pending.setdefault(entries.pending[0], []).append(entries.pending[1])
         for source in sorted({item.workload for item in state.spec.body.inputs}):
@@ -216,4 +234,6 @@ def rebuild(snapshot: Snapshot) -> Indexes:
         held=SortedSeq.of(held),
         dependents=Table.of((source, tuple(names)) for source, names in sorted(dependents.items())),
         live=SortedSeq.of(live),
+        usage={queue: held for queue, held in sorted(usage.items()) if held},
+        leaving={queue: held for queue, held in sorted(leaving.items()) if held},
     )

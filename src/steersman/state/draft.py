@@ -9,7 +9,8 @@ put. Index editors are opened when first needed: a batch copies only what it tou
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
-from steersman.model.ids import NodeId, WorkloadName
+from steersman.model.ids import NodeId, QueueName, WorkloadName
+from steersman.model.queue import Amounts
 from steersman.model.snapshot import (
     Indexes,
     NodeSize,
@@ -22,6 +23,7 @@ from steersman.model.snapshot import (
 )
 from steersman.model.table import Entry, SortedSeq, SortedSeqEditor
 from steersman.state.derive import WorkloadEntries, node_entry, node_size, workload_entries
+from steersman.state.usage import added, settled
 
 
 class _Lazy:
@@ -91,6 +93,16 @@ class _Family(Generic[K]):
         return {key: seq for key, seq in frozen if seq}
 
 
+def _count(kept: dict[QueueName, Amounts], queue: QueueName, amounts: Amounts, sign: int) -> None:
+    if not amounts:
+        return
+    held = added(kept.get(queue, ()), amounts, sign)
+    if held:
+        kept[queue] = held
+    else:
+        del kept[queue]
+
+
 class Draft:
     """A snapshot being changed. One owner; `freeze` ends it."""
 
@@ -108,6 +120,7 @@ class Draft:
         self.runs = base.runs.edit()
         self.nodes = base.nodes.edit()
         self.services = base.services.edit()
+        self.queues = base.queues.edit()
         self.gateway = base.gateway
         self.keys = base.keys
         self.attention = _Lazy(indexes.attention)
@@ -118,6 +131,8 @@ class Draft:
         self.pending: _Family[Shape] = _Family(indexes.pending)
         self.capacity: _Family[Signature] = _Family(indexes.capacity)
         self.sizes = dict(indexes.sizes)
+        self.usage = dict(indexes.usage)
+        self.leaving = dict(indexes.leaving)
         self.dependents = indexes.dependents.edit()
 
     def node_ids(self) -> list[NodeId]:
@@ -174,6 +189,7 @@ class Draft:
         self.held.swap((name,) if before.held else None, (name,) if after.held else None)
         self.live.swap(before.live, after.live)
         self.pending.swap(before.pending, after.pending)
+        self._charge(before, after)
         for index, olds, news in (
             (self.timers, before.timers, after.timers),
             (self.victims, before.victims, after.victims),
@@ -183,6 +199,22 @@ class Draft:
                     index.swap(entry, None)
                 for entry in news:
                     index.swap(None, entry)
+
+    def settle(self, name: QueueName) -> None:
+        """What a declared queue used until now is written down."""
+        queue = self.queues.get(name)
+        if queue is not None and queue.settled_ms < self.now_ms:
+            held = self.usage.get(name, ())
+            self.queues[name] = settled(queue, held, self.now_ms, self.policy.fair_half_life_ms)
+
+    def _charge(self, before: WorkloadEntries, after: WorkloadEntries) -> None:
+        if before[-3:] == after[-3:]:
+            return
+        for entries, sign in ((before, -1), (after, 1)):
+            if entries.queue is not None:
+                self.settle(entries.queue)
+                _count(self.usage, entries.queue, entries.usage, sign)
+                _count(self.leaving, entries.queue, entries.leaving, sign)
 
     def _link(self, name: WorkloadName, old: WorkloadState | None, new: WorkloadState | None) -> None:
         before = set() if old is None else {item.workload for item in old.spec.body.inputs}
@@ -209,6 +241,7 @@ class Draft:
             runs=self.runs.freeze(),
             nodes=self.nodes.freeze(),
             services=self.services.freeze(),
+            queues=self.queues.freeze(),
             gateway=self.gateway,
             keys=self.keys,
             indexes=Indexes(
@@ -221,5 +254,7 @@ class Draft:
                 sizes=dict(sorted(self.sizes.items())),
                 dependents=self.dependents.freeze(),
                 live=self.live.freeze(),
+                usage=dict(sorted(self.usage.items())),
+                leaving=dict(sorted(self.leaving.items())),
             ),
         )

@@ -30,6 +30,8 @@ from steersman.model.events import (
     NodeHealth,
     Observed,
     PolicySet,
+    QueueDeclared,
+    QueueRemoved,
     RankExited,
     RankReady,
     RankStarted,
@@ -40,6 +42,7 @@ from steersman.model.events import (
     WorkloadDeclared,
 )
 from steersman.model.ids import NodeId, RunId
+from steersman.model.queue import QueueState
 from steersman.model.snapshot import (
     FINAL_PHASES,
     NodeState,
@@ -127,6 +130,21 @@ def _fleet_declared(draft: Draft, event: FleetDeclared) -> None:
         fresh = NodeState(node=node, free_devices=tuple(sorted(device.id for device in node.devices)))
         draft.put_node(node.id, with_fleet_node(draft, draft.nodes.get(node.id), fresh))
     _recheck_held(draft)
+
+
+def _queue_declared(draft: Draft, event: QueueDeclared) -> None:
+    name = event.queue.name
+    draft.settle(name)
+    before = draft.queues.get(name)
+    if before is None:
+        draft.queues[name] = QueueState(spec=event.queue, declared_ms=draft.now_ms, settled_ms=draft.now_ms)
+    else:
+        draft.queues[name] = replace(before, spec=event.queue)
+
+
+def _queue_removed(draft: Draft, event: QueueRemoved) -> None:
+    if event.queue in draft.queues:
+        del draft.queues[event.queue]
 
 
 def _recheck_held(draft: Draft) -> None:
@@ -332,6 +350,8 @@ _HANDLERS: dict[type, Callable[[Draft, Any], None]] = {
     WorkloadDeclared: _workload_declared,
     ServiceDeclared: services.declared,
     GatewayDeclared: services.gateway_declared,
+    QueueDeclared: _queue_declared,
+    QueueRemoved: _queue_removed,
     ApiKeyCreated: services.key_created,
     ApiKeyRevoked: services.key_revoked,
     StopRequested: _stop_requested,

@@ -8,6 +8,7 @@ import msgspec
 
 from steersman.model.ids import NodeId, RunId
 from steersman.model.policy import Policy
+from steersman.model.queue import QueueState
 from steersman.model.service import ApiKey, Gateway
 from steersman.model.snapshot import NodeState, Run, ServiceState, Snapshot, WorkloadState
 from steersman.model.table import Table
@@ -26,6 +27,7 @@ class _Image(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     runs: list[Run]
     nodes: list[NodeState]
     services: list[ServiceState]
+    queues: list[QueueState]
     gateway: Gateway | None
     keys: tuple[ApiKey, ...]
 
@@ -49,6 +51,7 @@ def encode_image(snapshot: Snapshot) -> bytes:
             runs=[run for _, run in snapshot.runs.sorted_items()],
             nodes=[node for _, node in snapshot.nodes.sorted_items()],
             services=[service for _, service in snapshot.services.sorted_items()],
+            queues=[queue for _, queue in snapshot.queues.sorted_items()],
             gateway=snapshot.gateway,
             keys=snapshot.keys,
         )
@@ -73,6 +76,7 @@ def decode_image(data: bytes) -> Snapshot | None:
         runs=Table.of((RunId(run.id), run) for run in image.runs),
         nodes=Table.of((NodeId(state.node.id), state) for state in image.nodes),
         services=Table.of((state.spec.name, state) for state in image.services),
+        queues=Table.of((state.spec.name, state) for state in image.queues),
         gateway=image.gateway,
         keys=image.keys,
     )
