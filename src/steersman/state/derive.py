@@ -23,7 +23,7 @@ from steersman.model.snapshot import (
 )
 from steersman.model.table import Entry, SortedSeq, Table
 from steersman.state.ends import rank_failed
-from steersman.state.usage import added, leaving_of, usage_of
+from steersman.state.usage import added, usage_of
 
 _TUNE_PER_MILLE = 250
 
@@ -131,14 +131,15 @@ def workload_entries(state: WorkloadState | None, run: Run | None) -> WorkloadEn
     if not state.overdue and run.state is not RunState.STOPPING:
         at = deadline_ms(state, run)
         timers = () if at is None else ((at, name),)
+    usage = usage_of(run)
     return WorkloadEntries(
         attention=attention,
         timers=timers,
         live=(run.id,),
         victims=_victims(state, run),
         queue=run.queue,
-        usage=usage_of(run),
-        leaving=leaving_of(run),
+        usage=usage,
+        leaving=usage if run.state is RunState.STOPPING else (),
     )
 
 

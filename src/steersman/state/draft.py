@@ -208,7 +208,7 @@ class Draft:
             self.queues[name] = settled(queue, held, self.now_ms, self.policy.fair_half_life_ms)
 
     def _charge(self, before: WorkloadEntries, after: WorkloadEntries) -> None:
-        if before[-3:] == after[-3:]:
+        if before.usage == after.usage and before.leaving == after.leaving and before.queue == after.queue:
             return
         for entries, sign in ((before, -1), (after, 1)):
             if entries.queue is not None:

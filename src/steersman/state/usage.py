@@ -12,7 +12,8 @@ from steersman.model.decisions import Placement
 from steersman.model.fleet import Node
 from steersman.model.queue import ACCELERATORS, CPUS, MEMORY, USD, Amounts, QueueState
 from steersman.model.resources import ALTERNATIVES, WHOLE_MILLI, Resources
-from steersman.model.snapshot import Run, RunState, Shape
+from steersman.model.snapshot import NodeState, Run, Shape
+from steersman.model.table import TableEditor
 
 MIG_SLICES = 7
 """A whole GPU is seven compute slices."""
@@ -47,6 +48,8 @@ def decay(elapsed_ms: int, half_life_ms: int) -> int:
 
 def amounts_of(asked: Resources | Shape) -> Amounts:
     """What one rank holds of each resource. Of alternative kinds it is held against all of them."""
+    if not asked.accelerators and asked.cpu_milli and asked.memory_bytes:
+        return ((CPUS, asked.cpu_milli), (MEMORY, asked.memory_bytes))
     amounts = {CPUS: asked.cpu_milli, MEMORY: asked.memory_bytes}
     for kinds, count in asked.accelerators:
         milli = count * _device_milli(asked)
@@ -69,10 +72,18 @@ def times(amounts: Amounts, count: int) -> Amounts:
 
 def added(one: Amounts, other: Amounts, sign: int = 1) -> Amounts:
     """The sum, or with a sign of -1 the difference; what comes to nothing is left out."""
+    if not one and sign > 0:
+        return tuple(item for item in other if item[1])
     sums = dict(one)
     for resource, amount in other:
         sums[resource] = sums.get(resource, 0) + sign * amount
     return tuple(sorted((resource, amount) for resource, amount in sums.items() if amount))
+
+
+def rates_of(nodes: TableEditor[NodeState], placements: tuple[Placement, ...]) -> tuple[int, ...]:
+    """The rate of each lease; nothing when none of them has a price."""
+    rates = tuple(rate_of(nodes[item.node].node, item) for item in placements)
+    return rates if any(rates) else ()
 
 
 def rate_of(node: Node, placement: Placement) -> int:
@@ -87,14 +98,17 @@ def rate_of(node: Node, placement: Placement) -> int:
 
 def usage_of(run: Run) -> Amounts:
     """What the ranks of a run hold that have not ended, and what that costs."""
-    live = [index for index, rank in enumerate(run.ranks) if rank.end is None]
-    cost = sum(run.rates[index] for index in live) if run.rates else 0
-    return added(times(run.holds, len(live)), ((USD, cost),)) if live else ()
-
-
-def leaving_of(run: Run) -> Amounts:
-    """What a run gives back soon, for it was told to end."""
-    return usage_of(run) if run.state is RunState.STOPPING else ()
+    if len(run.ranks) == 1:
+        live = 1 if run.ranks[0].end is None else 0
+    else:
+        live = sum(1 for rank in run.ranks if rank.end is None)
+    if not live:
+        return ()
+    held = run.holds if live == 1 else times(run.holds, live)
+    if not run.rates:
+        return held
+    cost = sum(rate for rate, rank in zip(run.rates, run.ranks, strict=True) if rank.end is None)
+    return added(held, ((USD, cost),))
 
 
 def averaged(state: QueueState, held: Amounts, now_ms: int, half_life_ms: int) -> Amounts:
