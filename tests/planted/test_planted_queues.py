@@ -42,10 +42,13 @@ def _a_gang_counts_as_one_rank(patch: Patch) -> None:
 
 
 def _ends_are_not_given_back(patch: Patch) -> None:
-    real = draft._count
-    patch.setattr(
-        draft, "_count", lambda kept, name, amounts, sign: sign > 0 and real(kept, name, amounts, sign)
-    )
+    real = draft._Held.add
+
+    def add(self: draft._Held, queue: Any, amounts: Any, sign: int) -> None:
+        if sign > 0:
+            real(self, queue, amounts, sign)
+
+    patch.setattr(draft._Held, "add", add)
 
 
 def _anybody_of_the_cohort_yields(patch: Patch) -> None:

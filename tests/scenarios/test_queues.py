@@ -6,7 +6,7 @@ from tests.scenarios.home import RESUMABLE, Home, declared, fleet, job, node, to
 
 from steersman.explain.words import describe, fix
 from steersman.explain.workload import explain
-from steersman.model.events import PolicySet, QueueRemoved
+from steersman.model.events import Event, PolicySet, QueueRemoved
 from steersman.model.ids import QueueName
 from steersman.model.policy import Policy
 from steersman.model.queue import GPU_HOUR, Budget
@@ -22,9 +22,9 @@ def resumable(name: str, spec: Workload) -> Workload:
     return put_in(name, replace(spec, body=replace(spec.body, checkpoint=RESUMABLE)))
 
 
-def home(*queues: object, cores: int = 8) -> Home:
+def home(*queues: Event, cores: int = 8) -> Home:
     made = Home(fleet(node("one", cores=cores, gib=64)), SHORT)
-    made.cycle(*queues)  # type: ignore[arg-type]
+    made.cycle(*queues)
     return made
 
 

@@ -71,7 +71,7 @@ class Book:
         self._leaving = draft.leaving
         self._broke: dict[str, Reason] = {}
         for name, state in draft.queues.sorted_items():
-            held = draft.usage.get(state.spec.name, ())
+            held = draft.usage.get(state.spec.name)
             self.queues[name] = state.spec
             broke = exhausted(state, held, draft.now_ms)
             if broke is not None:
@@ -84,7 +84,7 @@ class Book:
             self._count_taken(state.spec, 1)
         self._capacity = _capacity(draft) if self.queues else {}
         if self.queues:
-            for name, held in sorted(draft.usage.items()):
+            for name, held in draft.usage.freeze().items():
                 if name not in self.queues:
                     self.grant(name, held)
 
@@ -175,7 +175,8 @@ class Book:
 
     def leaving(self) -> dict[str, Amounts]:
         """What each declared queue gives back once everybody has gone who was told to end."""
-        return {name: self._leaving[QueueName(name)] for name in self.queues if name in self._leaving}
+        found = {name: self._leaving.get(QueueName(name)) for name in self.queues}
+        return {name: held for name, held in found.items() if held}
 
     def would_fit(self, queue: Queue, asked: Amounts, given_back: dict[str, Amounts]) -> bool:
         """Whether the quota would be there if queues gave so much back."""

@@ -23,7 +23,7 @@ from steersman.model.snapshot import (
 )
 from steersman.model.table import Entry, SortedSeq, SortedSeqEditor
 from steersman.state.derive import WorkloadEntries, node_entry, node_size, workload_entries
-from steersman.state.usage import added, settled
+from steersman.state.usage import settled
 
 
 class _Lazy:
@@ -93,14 +93,35 @@ class _Family(Generic[K]):
         return {key: seq for key, seq in frozen if seq}
 
 
-def _count(kept: dict[QueueName, Amounts], queue: QueueName, amounts: Amounts, sign: int) -> None:
-    if not amounts:
-        return
-    held = added(kept.get(queue, ()), amounts, sign)
-    if held:
-        kept[queue] = held
-    else:
-        del kept[queue]
+class _Held:
+    """Amounts by queue; those of a queue are copied when they are first changed."""
+
+    __slots__ = ("_base", "_open")
+
+    def __init__(self, base: dict[QueueName, Amounts]) -> None:
+        self._base = base
+        self._open: dict[QueueName, dict[str, int]] = {}
+
+    def add(self, queue: QueueName, amounts: Amounts, sign: int) -> None:
+        if not amounts:
+            return
+        held = self._open.get(queue)
+        if held is None:
+            held = self._open[queue] = dict(self._base.get(queue, ()))
+        for resource, amount in amounts:
+            held[resource] = held.get(resource, 0) + sign * amount
+
+    def get(self, queue: QueueName) -> Amounts:
+        held = self._open.get(queue)
+        if held is None:
+            return self._base.get(queue, ())
+        return tuple(sorted((resource, amount) for resource, amount in held.items() if amount))
+
+    def freeze(self) -> dict[QueueName, Amounts]:
+        if not self._open:
+            return self._base
+        found = ((queue, self.get(queue)) for queue in sorted(self._base.keys() | self._open.keys()))
+        return {queue: held for queue, held in found if held}
 
 
 class Draft:
@@ -131,8 +152,8 @@ class Draft:
         self.pending: _Family[Shape] = _Family(indexes.pending)
         self.capacity: _Family[Signature] = _Family(indexes.capacity)
         self.sizes = dict(indexes.sizes)
-        self.usage = dict(indexes.usage)
-        self.leaving = dict(indexes.leaving)
+        self.usage = _Held(indexes.usage)
+        self.leaving = _Held(indexes.leaving)
         self.dependents = indexes.dependents.edit()
 
     def node_ids(self) -> list[NodeId]:
@@ -204,7 +225,7 @@ class Draft:
         """What a declared queue used until now is written down."""
         queue = self.queues.get(name)
         if queue is not None and queue.settled_ms < self.now_ms:
-            held = self.usage.get(name, ())
+            held = self.usage.get(name)
             self.queues[name] = settled(queue, held, self.now_ms, self.policy.fair_half_life_ms)
 
     def _charge(self, before: WorkloadEntries, after: WorkloadEntries) -> None:
@@ -213,8 +234,8 @@ class Draft:
         for entries, sign in ((before, -1), (after, 1)):
             if entries.queue is not None:
                 self.settle(entries.queue)
-                _count(self.usage, entries.queue, entries.usage, sign)
-                _count(self.leaving, entries.queue, entries.leaving, sign)
+                self.usage.add(entries.queue, entries.usage, sign)
+                self.leaving.add(entries.queue, entries.leaving, sign)
 
     def _link(self, name: WorkloadName, old: WorkloadState | None, new: WorkloadState | None) -> None:
         before = set() if old is None else {item.workload for item in old.spec.body.inputs}
@@ -254,7 +275,7 @@ class Draft:
                 sizes=dict(sorted(self.sizes.items())),
                 dependents=self.dependents.freeze(),
                 live=self.live.freeze(),
-                usage=dict(sorted(self.usage.items())),
-                leaving=dict(sorted(self.leaving.items())),
+                usage=self.usage.freeze(),
+                leaving=self.leaving.freeze(),
             ),
         )
