@@ -15,7 +15,7 @@ MICRO = 1_000_000
 
 def queue_views(snapshot: Snapshot) -> tuple[QueueView, ...]:
     """All declared queues, by name."""
-    if not len(snapshot.queues):
+    if not snapshot.queues:
         return ()
     book = Book(Draft(snapshot))
     waiting: dict[QueueName, int] = {}
@@ -23,7 +23,7 @@ def queue_views(snapshot: Snapshot) -> tuple[QueueView, ...]:
         waiting[shape.queue] = waiting.get(shape.queue, 0) + len(entries)
     return tuple(
         _view(snapshot, state, book.share(name), waiting.get(state.spec.name, 0))
-        for name, state in snapshot.queues.sorted_items()
+        for name, state in snapshot.queues.items()
     )
 
 

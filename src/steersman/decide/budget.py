@@ -53,7 +53,7 @@ def spending(snapshot: Snapshot) -> Spending:
     """Stop what runs in queues that may spend nothing, and wake when the next one may not, or may again."""
     decisions: list[Stop] = []
     wakes: list[int | None] = []
-    for name, state in snapshot.queues.sorted_items():
+    for name, state in snapshot.queues.items():
         held = snapshot.indexes.usage.get(state.spec.name, ())
         why = exhausted(state, held, snapshot.now_ms)
         if why is None:

@@ -70,7 +70,7 @@ class Book:
         self._closed: dict[Pool, str] = {}
         self._leaving = draft.leaving
         self._broke: dict[str, Reason] = {}
-        for name, state in draft.queues.sorted_items():
+        for name, state in sorted(draft.queues.items()):
             held = draft.usage.get(state.spec.name)
             self.queues[name] = state.spec
             broke = exhausted(state, held, draft.now_ms)

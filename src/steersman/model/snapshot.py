@@ -306,7 +306,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     runs: Table[Run] = Table()
     nodes: Table[NodeState] = Table()
     services: Table[ServiceState] = Table()
-    queues: Table[QueueState] = Table()
+    queues: dict[str, QueueState] = {}
     gateway: Gateway | None = None
     keys: tuple[ApiKey, ...] = ()
     indexes: Indexes = Indexes()

@@ -141,7 +141,7 @@ class Draft:
         self.runs = base.runs.edit()
         self.nodes = base.nodes.edit()
         self.services = base.services.edit()
-        self.queues = base.queues.edit()
+        self.queues = dict(base.queues)
         self.gateway = base.gateway
         self.keys = base.keys
         self.attention = _Lazy(indexes.attention)
@@ -262,7 +262,7 @@ class Draft:
             runs=self.runs.freeze(),
             nodes=self.nodes.freeze(),
             services=self.services.freeze(),
-            queues=self.queues.freeze(),
+            queues=dict(sorted(self.queues.items())),
             gateway=self.gateway,
             keys=self.keys,
             indexes=Indexes(

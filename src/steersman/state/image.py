@@ -51,7 +51,7 @@ def encode_image(snapshot: Snapshot) -> bytes:
             runs=[run for _, run in snapshot.runs.sorted_items()],
             nodes=[node for _, node in snapshot.nodes.sorted_items()],
             services=[service for _, service in snapshot.services.sorted_items()],
-            queues=[queue for _, queue in snapshot.queues.sorted_items()],
+            queues=list(snapshot.queues.values()),
             gateway=snapshot.gateway,
             keys=snapshot.keys,
         )
@@ -76,7 +76,7 @@ def decode_image(data: bytes) -> Snapshot | None:
         runs=Table.of((RunId(run.id), run) for run in image.runs),
         nodes=Table.of((NodeId(state.node.id), state) for state in image.nodes),
         services=Table.of((state.spec.name, state) for state in image.services),
-        queues=Table.of((state.spec.name, state) for state in image.queues),
+        queues={state.spec.name: state for state in image.queues},
         gateway=image.gateway,
         keys=image.keys,
     )
