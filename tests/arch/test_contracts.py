@@ -98,6 +98,12 @@ SEEDS = (
         "parts-of-schedule",
     ),
     _seed(
+        "a decider that does the accounts of queues",
+        "steersman/decide/recover.py",
+        "from steersman.decide.quota import Book",
+        "quotas-of-schedule",
+    ),
+    _seed(
         "a decider that borrows what spot has learned",
         "steersman/decide/admit.py",
         "from steersman.decide.hazard import hazards",

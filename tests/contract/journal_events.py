@@ -38,6 +38,8 @@ from steersman.model.events import (
     Observed,
     PolicySet,
     PriceObserved,
+    QueueDeclared,
+    QueueRemoved,
     RankExited,
     RankReady,
     RankStarted,
@@ -49,8 +51,9 @@ from steersman.model.events import (
     WorkloadDeclared,
 )
 from steersman.model.fleet import Fleet, Node
-from steersman.model.ids import DeviceId, NodeId, RunId, WorkloadName
+from steersman.model.ids import DeviceId, NodeId, QueueName, RunId, WorkloadName
 from steersman.model.policy import Policy
+from steersman.model.queue import Budget, Queue, Quota
 from steersman.model.reasons import Code, Reason, reason
 from steersman.model.resources import Device, Resources
 from steersman.model.service import (
@@ -151,11 +154,17 @@ def _decisions_on_services() -> Decided:
     )
 
 
+_QUOTAS = (Quota(resource="cpus", nominal=8_000, borrowing_limit=2_000, lending_limit=0),)
+_BUDGET = Budget(usd_micro=5_000_000, device_ms=3_600_000_000, period_ms=86_400_000)
+
+
 def _of_services() -> tuple[Event, ...]:
     key = ApiKey(name="team-a", digest="0" * 64, services=(SERVICE,), rate_milli=5_000, concurrency=8)
     return (
         ServiceDeclared(service=_service(), digest=DIGEST),
         GatewayDeclared(gateway=Gateway(port=9_000, keys="required", hosts=("models.example",))),
+        QueueDeclared(queue=Queue(name=QueueName("team"), cohort="lab", quotas=_QUOTAS, budget=_BUDGET)),
+        QueueRemoved(queue=QueueName("team")),
         ApiKeyCreated(key=key),
         ApiKeyRevoked(name="team-a"),
         Observed(now_ms=1_050, signals=(Signal(name="ongoing_milli", subject=SERVICE, value=None),)),

@@ -196,7 +196,12 @@ def _names_runs_by_their_try(patch: Patch) -> None:
 
 def _preempts_its_equals(patch: Patch) -> None:
     real = preempt.find
-    patch.setattr(preempt, "find", lambda draft, shape, priority: real(draft, shape, priority + 1))
+
+    def find(draft: Draft, book: Any, winner: WorkloadState, asked: Any) -> Any:
+        higher = replace(winner.spec, priority=winner.spec.priority + 1)
+        return real(draft, book, replace(winner, spec=higher), asked)
+
+    patch.setattr(preempt, "find", find)
 
 
 def _takes_a_redeclared_node_for_empty(patch: Patch) -> None:
@@ -311,7 +316,7 @@ def test_a_planted_bug_is_caught(
 
 def test_waiting_in_vain_is_caught(monkeypatch: Patch) -> None:
     """A scheduler that never makes anyone yield leaves somebody waiting who need not."""
-    monkeypatch.setattr(preempt, "find", lambda _draft, _shape, _priority: (None, None))
+    monkeypatch.setattr(preempt, "find", lambda *_: (None, None))
     caught = 0
     for seed in range(STORIES_MAX):
         home, batches = told_by(Story(seed, CYCLES))

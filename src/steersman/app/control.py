@@ -109,6 +109,7 @@ class Control:
             position=position,
             gateway=found.gateway,
             gateway_changes=found.gateway_changes,
+            queues=found.queues,
         )
 
     async def plan(self, submission: Submission) -> PlanView:

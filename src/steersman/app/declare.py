@@ -25,8 +25,17 @@ from steersman.app.outside import check_inputs, check_kinds, check_models, neare
 from steersman.app.placing import Base, placed
 from steersman.app.wire import ChangeView, DeclaredView, Document, Submission
 from steersman.model.errors import SpecError
-from steersman.model.events import Event, FleetDeclared, GatewayDeclared, ServiceDeclared, WorkloadDeclared
+from steersman.model.events import (
+    Event,
+    FleetDeclared,
+    GatewayDeclared,
+    QueueDeclared,
+    ServiceDeclared,
+    WorkloadDeclared,
+)
 from steersman.model.fleet import Fleet
+from steersman.model.ids import QueueName
+from steersman.model.queue import Queue
 from steersman.model.service import Gateway, OnnxModel, Service
 from steersman.model.snapshot import Phase, ServiceState, Snapshot, WorkloadState
 from steersman.model.units import format_bytes, format_cpu
@@ -77,6 +86,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...]
     gateway: str | None = None
     gateway_changes: tuple[ChangeView, ...] = ()
+    queues: tuple[str, ...] = ()
 
 
 def declare(submission: Submission, snapshot: Snapshot, here: Here) -> Declaration:
@@ -122,12 +132,14 @@ def compare(parsed: Parsed, snapshot: Snapshot, here: Here) -> Declaration:
     _check_secrets(parsed, here.secrets)
     fleet = _fleet(parsed, snapshot, here)
     gateway = None if parsed.gateway == snapshot.gateway else parsed.gateway
+    queues = [queue for queue in parsed.queues if _queue_before(snapshot, queue.name) != queue]
     compared = [
         *(_compare_job(snapshot.workloads.get(each.name), each) for each in parsed.workloads),
         *(_compare_service(snapshot.services.get(each.name), each) for each in parsed.services),
     ]
     events: list[Event] = [] if fleet is None else [FleetDeclared(fleet=fleet)]
     events += [] if gateway is None else [GatewayDeclared(gateway=gateway)]
+    events += (QueueDeclared(queue=queue) for queue in queues)
     events += (event for _, event in compared if event is not None)
     return Declaration(
         events=tuple(events),
@@ -135,12 +147,18 @@ def compare(parsed: Parsed, snapshot: Snapshot, here: Here) -> Declaration:
         fleet=None if fleet is None else fleet.name,
         warnings=(*parsed.warnings, *pending, *_too_large(parsed.fleet, here.machine)),
         gateway=None if gateway is None else gateway.name,
+        queues=tuple(queue.name for queue in queues),
         gateway_changes=() if gateway is None else _gateway_changes(snapshot.gateway, gateway),
     )
 
 
 def _gateway_changes(before: Gateway | None, after: Gateway) -> tuple[ChangeView, ...]:
     return _views(diff_gateways(before or Gateway(), after))
+
+
+def _queue_before(snapshot: Snapshot, name: QueueName) -> Queue | None:
+    state = snapshot.queues.get(name)
+    return None if state is None else state.spec
 
 
 # Fleet.

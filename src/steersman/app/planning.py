@@ -60,6 +60,7 @@ def plan_view(found: Declaration, plan: Plan, warnings: tuple[str, ...] = ()) ->
         idle="" if plan.idle is None else describe(plan.idle),
         gateway=found.gateway,
         gateway_changes=found.gateway_changes,
+        queues=found.queues,
     )
 
 

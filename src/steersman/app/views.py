@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from steersman.app.queues import queue_views
 from steersman.app.serving import HELD_BY_FLEET, Live, gateway, nothing_live
 from steersman.app.serving import row as service_row
 from steersman.app.wire import (
@@ -65,6 +66,7 @@ def status(
         services=tuple(service_row(snapshot, state, here) for _, state in snapshot.services.sorted_items()),
         owned=sum(map(is_owned, jobs)),
         gateway=gateway(snapshot, here),
+        queues=queue_views(snapshot),
     )
 
 

@@ -77,7 +77,8 @@ class DeclaredView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UpView(msgspec.Struct, frozen=True, kw_only=True):
-    """What was declared: jobs, then services. `fleet` and `gateway` are names of what is new or changed."""
+    """What was declared: jobs, then services. `fleet`, `gateway` and
+    `queues` are names of what is new or changed."""
 
     workloads: tuple[DeclaredView, ...]
     fleet: str | None = None
@@ -85,6 +86,7 @@ class UpView(msgspec.Struct, frozen=True, kw_only=True):
     position: int = 0
     gateway: str | None = None
     gateway_changes: tuple[ChangeView, ...] = ()
+    queues: tuple[str, ...] = ()
 
 
 class DecisionView(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,6 +113,7 @@ class PlanView(msgspec.Struct, frozen=True, kw_only=True):
     idle: str = ""
     gateway: str | None = None
     gateway_changes: tuple[ChangeView, ...] = ()
+    queues: tuple[str, ...] = ()
 
 
 class NamesView(msgspec.Struct, frozen=True, kw_only=True):
@@ -235,6 +238,34 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     devices_free: int
 
 
+class QuotaView(msgspec.Struct, frozen=True, kw_only=True):
+    """A quota in words with units. `borrowed` is what is held beyond the nominal quota."""
+
+    resource: str
+    used: str
+    nominal: str
+    borrowed: str = ""
+    borrowing_limit: str = ""
+    lending_limit: str = ""
+
+
+class QueueView(msgspec.Struct, frozen=True, kw_only=True):
+    """A declared queue. `share` is the part of the fleet that it holds and held of late, by its weight; the
+    budget and what of it is spent in this period are in dollars and device hours."""
+
+    name: str
+    cohort: str
+    weight: float
+    share: float
+    waiting: int
+    quotas: tuple[QuotaView, ...] = ()
+    usd: float | None = None
+    usd_spent: float = 0.0
+    gpu_hours: float | None = None
+    gpu_hours_spent: float = 0.0
+    refused: str = ""
+
+
 class StatusView(msgspec.Struct, frozen=True, kw_only=True):
     """Everything at one journal position.
 
@@ -252,6 +283,7 @@ class StatusView(msgspec.Struct, frozen=True, kw_only=True):
     services: tuple[ServiceRow, ...] = ()
     owned: int = 0
     gateway: GatewayView | None = None
+    queues: tuple[QueueView, ...] = ()
 
 
 class RankView(msgspec.Struct, frozen=True, kw_only=True):

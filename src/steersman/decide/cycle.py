@@ -4,6 +4,7 @@ Rule 1: only this module knows the deciders. Rule 2: every decided field has one
     recover    what becomes of a run that ended or struggles; what a job runs on; checkpoint intervals
     autoscale  how many replicas a service should have
     rollout    which revision of it serves, and with which replicas
+    budget     what runs in a queue that may spend nothing more
     admit      whether a workload may be queued, and whether it may go on
     schedule   where and when a queued workload runs, and who yields to it
 Rule 3: the plan follows from the snapshot alone; the same snapshot gives the same bytes.
@@ -11,6 +12,7 @@ Rule 3: the plan follows from the snapshot alone; the same snapshot gives the sa
 
 from steersman.decide.admit import admit
 from steersman.decide.autoscale import autoscale
+from steersman.decide.budget import spending
 from steersman.decide.choose import SpotMemo
 from steersman.decide.foresight import Memo as ForesightMemo
 from steersman.decide.placer import Placer
@@ -50,6 +52,7 @@ def decide(snapshot: Snapshot, memo: Memo | None = None) -> Plan:
     snapshot = propose(*rollout(snapshot))
     admitted = admit(snapshot)
     snapshot = propose(admitted)
+    snapshot = propose(*spending(snapshot))
     placed = schedule(snapshot, memo.placer)
     decisions += placed.decisions
     timer = snapshot.indexes.timers.first()

@@ -1,11 +1,11 @@
 """Who should yield: the victims whose end loses the least work. A part of `schedule`.
 
-Theory of operation. Only runs that can resume, of a lower priority, that have run for the policy's minimum,
-are considered, on at most `preempt_nodes_max` nodes that could hold a rank if they were empty: those first
-where the lowest priorities run. On each node the cheapest set
-of victims is sought that makes room for as many ranks as are needed there: by looking at every subset when
-there are at most `EXACT_MAX` victims, else by taking the cheapest first and dropping those not needed in
-the end. Nodes are then taken by cost per rank until the whole gang has room.
+Theory of operation. Only runs that can resume, that the quotas let yield (`Book.may_yield`; without queues:
+of a lower priority) and that have run for the policy's minimum are considered, on at most `preempt_nodes_max`
+nodes that could hold a rank if they were empty: those first where the lowest priorities run. On each node the
+cheapest set of victims is sought that makes room for as many ranks as are needed there: by looking at every
+subset when there are at most `EXACT_MAX` victims, else by taking the cheapest first and dropping those not
+needed in the end. Nodes are then taken by cost per rank until the whole gang has room.
 
 The price of a run is the work since its last checkpoint: milliseconds times millicores of all its ranks,
 a device counting as much as `DEVICE_WEIGHT_MILLI` millicores (about what a GPU costs beside a core).
@@ -15,12 +15,15 @@ from itertools import combinations
 from typing import NamedTuple
 
 from steersman.decide.fit import ranks_in, ranks_on, room, times, will_take
+from steersman.decide.quota import Book
 from steersman.model.decisions import Reservation
 from steersman.model.ids import NodeId, RunId
-from steersman.model.snapshot import NodeState, Run, Shape
-from steersman.state.derive import can_yield, node_size
+from steersman.model.queue import Amounts
+from steersman.model.snapshot import NodeState, Run, Shape, WorkloadState
+from steersman.state.derive import can_yield, node_size, shape_of
 from steersman.state.draft import Draft
 from steersman.state.lease import without_lease
+from steersman.state.usage import added, usage_of
 
 DEVICE_WEIGHT_MILLI = 40_000
 EXACT_MAX = 6
@@ -61,9 +64,10 @@ def protected_until_ms(run: Run, run_ms_min: int) -> int:
     return (run.decided_ms if run.started_ms is None else run.started_ms) + run_ms_min
 
 
-def find(draft: Draft, shape: Shape, priority: int) -> tuple[Yield | None, int | None]:
+def find(draft: Draft, book: Book, winner: WorkloadState, asked: Amounts) -> tuple[Yield | None, int | None]:
     """The cheapest way to make room, and when a run that is still protected may be asked again."""
-    by_node, wake_ms = _candidates(draft, shape, priority)
+    shape = shape_of(winner)
+    by_node, wake_ms = _candidates(draft, _Need(book, winner, asked, shape))
     left = shape.num_nodes
     taken: list[_Option] = []
     for node, ranks in room(draft, shape):
@@ -86,6 +90,8 @@ def find(draft: Draft, shape: Shape, priority: int) -> tuple[Yield | None, int |
     victims = tuple(sorted({run for option in taken for run in option.victims}))
     if left or len(victims) > draft.policy.preempt_victims_max:
         return None, wake_ms
+    if not book.only_borrowed(winner.spec.queue, asked, (draft.runs[run] for run in victims)):
+        return None, wake_ms
     lost = sum(lost_work(draft.runs[run], draft.now_ms) for run in victims)
     kept = tuple(
         Reservation(node=option.node, amount=times(shape, option.ranks, draft.nodes[option.node]))
@@ -94,38 +100,82 @@ def find(draft: Draft, shape: Shape, priority: int) -> tuple[Yield | None, int |
     return Yield(victims, tuple(sorted(kept, key=lambda item: item.node)), lost), wake_ms
 
 
-def _candidates(draft: Draft, shape: Shape, priority: int) -> tuple[dict[NodeId, list[RunId]], int | None]:
+def reclaim(
+    draft: Draft, book: Book, winner: WorkloadState, asked: Amounts
+) -> tuple[tuple[RunId, ...], int | None]:
+    """The cheapest borrowers that give back the quota that lacks, besides who is leaving anyway; none when
+    that is not enough. And when a run that is still protected may be asked again."""
+    queue, need = book.queues[winner.spec.queue], _Need(book, winner, asked, shape_of(winner))
+    back = book.leaving()
+    wakes: list[int] = []
+    found: list[tuple[int, RunId]] = []
+    for name in sorted({run for low, _, run in draft.victims.since(()) if low < book.ceiling(winner)}):
+        run = draft.runs[name]
+        if run.queue == queue.name or run.queue not in book.queues or not _may_yield(draft, need, run):
+            continue
+        free_ms = protected_until_ms(run, draft.policy.preempt_run_ms_min)
+        if free_ms > draft.now_ms:
+            wakes.append(free_ms)
+        else:
+            found.append((lost_work(run, draft.now_ms), name))
+    victims: list[RunId] = []
+    for _, name in sorted(found):
+        run = draft.runs[name]
+        if len(victims) == draft.policy.preempt_victims_max or book.would_fit(queue, asked, back):
+            break
+        if book.borrows(run.queue, back.get(run.queue, ()), asked):
+            victims.append(name)
+            back[run.queue] = added(back.get(run.queue, ()), usage_of(run))
+    enough = book.would_fit(queue, asked, back)
+    return tuple(victims) if enough else (), min(wakes, default=None)
+
+
+class _Need(NamedTuple):
+    """Who asks for room, and what the quotas say to it."""
+
+    book: Book
+    winner: WorkloadState
+    asked: Amounts
+    shape: Shape
+
+
+def _may_yield(draft: Draft, need: _Need, run: Run) -> bool:
+    owner = draft.workloads[run.workload]
+    return can_yield(owner, run) and need.book.may_yield(need.winner, need.asked, run, owner)
+
+
+def _candidates(draft: Draft, need: _Need) -> tuple[dict[NodeId, list[RunId]], int | None]:
     """Per node everyone who may yield there, and when someone protected there may be asked again."""
     by_node: dict[NodeId, list[RunId]] = {}
     wakes: list[int] = []
     seen: set[NodeId] = set()
+    ceiling = need.book.ceiling(need.winner)
     for low, node, _ in draft.victims.since(()):
-        if low >= priority or len(by_node) >= draft.policy.preempt_nodes_max or len(seen) >= LOOKS_MAX:
+        if low >= ceiling or len(by_node) >= draft.policy.preempt_nodes_max or len(seen) >= LOOKS_MAX:
             break
         if node in seen:
             continue
         seen.add(node)
         state = draft.nodes[node]
         size = node_size(state)
-        if size is None or not will_take(state, shape) or not ranks_in(*size, shape):
+        if size is None or not will_take(state, need.shape) or not ranks_in(*size, need.shape):
             continue
-        runs, wake_ms = _yielding(draft, state, priority)
+        runs, wake_ms = _yielding(draft, state, need)
         wakes += [] if wake_ms is None else [wake_ms]
         if runs:
             by_node[node] = runs
     return by_node, min(wakes, default=None)
 
 
-def _yielding(draft: Draft, state: NodeState, priority: int) -> tuple[list[RunId], int | None]:
+def _yielding(draft: Draft, state: NodeState, need: _Need) -> tuple[list[RunId], int | None]:
     """The runs of a node that may yield now, and when the first of those still protected may."""
     runs: list[RunId] = []
     wakes: list[int] = []
     for name in sorted({run for run, _ in state.leases}):
         run = draft.runs.get(name)
         if run is None:
-            continue  # it began in this very cycle, so it came before in the queue and ranks no lower
-        owner = draft.workloads[run.workload]
-        if owner.spec.priority >= priority or not can_yield(owner, run):
+            continue  # it began in this very cycle: its turn came before
+        if not _may_yield(draft, need, run):
             continue
         free_ms = protected_until_ms(run, draft.policy.preempt_run_ms_min)
         if free_ms > draft.now_ms:

@@ -2,19 +2,19 @@
 
 Theory of operation. Queued workloads of one shape (what a rank asks for, and how many ranks) are
 interchangeable in where they fit. So the queue is kept per shape, the heads of all shapes are merged by
-(priority, age), and once a shape does not fit it is dropped for the cycle: nothing later in the cycle frees
-room. A cycle thus costs what it starts plus one try per shape, however long the queue is.
+(priority, age), with declared queues by whose turn it is (see `quota`), and once a shape does not fit it is
+dropped for the cycle: nothing later in the cycle frees room. A cycle thus costs what it starts plus one try
+per shape, however long the queue is.
 
 Best fit: among the nodes with room, those that leave the fewest accelerators idle, then those with the
 fewest free cores, then by id. A gang fills nodes in that order until all its ranks have room.
 
 When the head of a shape does not fit, runs of a lower priority that can resume may have to yield (see
 `preempt`). Their room is reserved for the workload they yield to, so that nothing slips in between and
-nobody is preempted twice for one need; while victims are on their way out, it waits.
+nobody is preempted twice for one need; while victims are on their way out, it waits. A head that its queue's
+quota does not let in makes nobody yield for room; within the nominal quota it takes back what others borrow.
 """
 
-from collections.abc import Iterator
-from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -22,12 +22,15 @@ from msgspec.structs import replace
 from steersman.decide import preempt
 from steersman.decide.fit import what_lacks
 from steersman.decide.placer import Placer
+from steersman.decide.quota import Book
 from steersman.decide.start import try_start
+from steersman.decide.turns import Head, Turns
 from steersman.model.decisions import Decision, Hold, Reserve, Stop
+from steersman.model.ids import RunId
 from steersman.model.packing import PackingUpdate
-from steersman.model.reasons import Code, reason
-from steersman.model.snapshot import RunState, Shape, Snapshot, WorkloadState
-from steersman.model.table import Entry
+from steersman.model.queue import Queue
+from steersman.model.reasons import Code, Reason, reason
+from steersman.model.snapshot import RunState, Snapshot, WorkloadState
 from steersman.state.apply import apply_decision
 from steersman.state.derive import shape_of
 from steersman.state.draft import Draft
@@ -54,32 +57,31 @@ def schedule(snapshot: Snapshot, placer: Placer | None = None) -> Schedule:
     draft = Draft(snapshot)
     placer = Placer() if placer is None else placer
     packing = placer.begin(snapshot)
-    heads: list[tuple[Entry, Shape, Iterator[Entry]]] = []
-    for shape, queue in pending.items():
-        rest = iter(queue)
-        heads.append((next(rest), shape, rest))
-    heapify(heads)
+    book = Book(draft)
+    turns = Turns(book, pending)
     decisions: list[Decision] = []
     wakes: list[int] = []
     starts, tries = 0, 0
-    while heads and starts < snapshot.policy.starts_per_cycle:
-        entry, shape, rest = heappop(heads)
-        state = draft.workloads[entry[2]]
-        start = try_start(draft, state, placer)
+    while turns and starts < snapshot.policy.starts_per_cycle:
+        head = turns.take()
+        state = draft.workloads[head.entry[2]]
+        refused = book.refusal(head.shape.queue, head.asked)
+        start = None if refused is not None else try_start(draft, state, placer)
         if start is not None:
             decisions.append(start)
             for placement in start.placements:  # nothing later in the cycle looks at more of it than this
                 take_lease(draft, start.run, placement)
             starts += 1
-            following = next(rest, None)
-            if following is not None:
-                heappush(heads, (following, shape, rest))
+            book.grant(head.shape.queue, head.asked)
+            turns.done(head, next_of_shape=True)
             continue
         lowest = draft.victims.first()
-        outranks = lowest is not None and lowest[0] < state.spec.priority
+        outranks = lowest is not None and lowest[0] < book.ceiling(state)
         may_preempt = outranks and tries < snapshot.policy.preempt_attempts_per_cycle
         tries += 1 if may_preempt else 0
-        blocked = _blocked(draft, state, may_preempt=may_preempt)
+        need = Need(head, book, state, may_preempt)
+        blocked = _blocked(draft, need) if refused is None else _refused(draft, need, refused)
+        turns.done(head, next_of_shape=False)
         decisions += blocked.decisions
         wakes += [] if blocked.wake_at_ms is None else [blocked.wake_at_ms]
     if starts >= snapshot.policy.starts_per_cycle:
@@ -87,12 +89,67 @@ def schedule(snapshot: Snapshot, placer: Placer | None = None) -> Schedule:
     return Schedule(tuple(decisions), min(wakes, default=None), packing)
 
 
-def _blocked(draft: Draft, state: WorkloadState, *, may_preempt: bool) -> Schedule:
+class Need(NamedTuple):
+    """A head that cannot start, and whether somebody may be asked to yield to it."""
+
+    head: Head
+    book: Book
+    state: WorkloadState
+    may_preempt: bool
+
+
+def _refused(draft: Draft, need: Need, why: Reason) -> Schedule:
+    """What to do with a head that its queue's quota keeps out."""
+    state, decisions, wake_ms = need.state, [], None
+    queue = need.book.queues[need.head.shape.queue]
+    if why.code is Code.OVER_QUOTA and _reclaims(need, queue):
+        need.book.close(queue, need.head.asked)
+        leaving = need.book.leaving()
+        if need.may_preempt and not need.book.would_fit(queue, need.head.asked, leaving):
+            victims, wake_ms = preempt.reclaim(draft, need.book, state, need.head.asked)
+            decisions = [_stop(draft, run, state) for run in victims]
+            if victims:
+                why = reason(Code.WAITING_PREEMPTION, victims=len(victims), victim=victims[0])
+        elif state.reason is not None and state.reason.code is Code.WAITING_PREEMPTION:
+            why = state.reason
+    told: list[Decision] = []
+    if state.reservations:
+        told.append(Reserve(workload=state.spec.name, reservations=(), reason=why))
+    elif state.reason is None or state.reason.code is not why.code:
+        told.append(Hold(workload=state.spec.name, reason=why))
+    for decision in (*told, *decisions):
+        apply_decision(draft, decision, 0)
+    return Schedule((*told, *decisions), wake_ms)
+
+
+def _reclaims(need: Need, queue: Queue) -> bool:
+    lends = bool(queue.cohort) and queue.reclaim != "never"
+    return lends and need.book.is_within(queue, need.head.asked)
+
+
+def _stop(draft: Draft, victim: RunId, winner: WorkloadState) -> Stop:
+    run = draft.runs[victim]
+    loser = draft.workloads[run.workload]
+    facts: dict[str, str | int] = {} if run.queue == winner.spec.queue else {"by_queue": winner.spec.queue}
+    why = reason(
+        Code.PREEMPTED,
+        by=winner.spec.name,
+        by_priority=winner.spec.priority,
+        priority=loser.spec.priority,
+        lost_core_ms=preempt.lost_work(run, draft.now_ms),
+        **facts,
+    )
+    grace_ms = loser.spec.body.stop_grace_ms
+    return Stop(workload=run.workload, run=victim, cause="preempted", grace_ms=grace_ms, reason=why)
+
+
+def _blocked(draft: Draft, need: Need) -> Schedule:
     """What to do with a head that does not fit."""
+    state = need.state
     if state.reservations and _victims_leaving(draft, state):
         return Schedule((), None)
-    if may_preempt:
-        made = _make_room(draft, state)
+    if need.may_preempt:
+        made = _make_room(draft, need)
         if made.decisions:
             return made
         wake_at_ms = made.wake_at_ms
@@ -113,14 +170,15 @@ def _victims_leaving(draft: Draft, state: WorkloadState) -> bool:
     return False
 
 
-def _make_room(draft: Draft, state: WorkloadState) -> Schedule:
-    name, priority = state.spec.name, state.spec.priority
+def _make_room(draft: Draft, need: Need) -> Schedule:
+    state = need.state
+    name = state.spec.name
     kept = state.reservations
     if kept:
         end_reservations(draft, kept)
         state = replace(state, reservations=())
         draft.put_workload(name, state, None)
-    found, wake_ms = preempt.find(draft, shape_of(state), priority)
+    found, wake_ms = preempt.find(draft, need.book, state, need.head.asked)
     if found is None or not found.victims:
         # What was kept did not come free after all: let go of it, on the record.
         why = reason(what_lacks(draft, shape_of(state)))
@@ -133,20 +191,7 @@ def _make_room(draft: Draft, state: WorkloadState) -> Schedule:
             reason=reason(Code.WAITING_PREEMPTION, victims=len(found.victims), victim=found.victims[0]),
         )
     ]
-    for victim in found.victims:
-        run = draft.runs[victim]
-        loser = draft.workloads[run.workload]
-        why = reason(
-            Code.PREEMPTED,
-            by=name,
-            by_priority=priority,
-            priority=loser.spec.priority,
-            lost_core_ms=preempt.lost_work(run, draft.now_ms),
-        )
-        grace_ms = loser.spec.body.stop_grace_ms
-        decisions.append(
-            Stop(workload=run.workload, run=victim, cause="preempted", grace_ms=grace_ms, reason=why)
-        )
+    decisions += [_stop(draft, victim, state) for victim in found.victims]
     for decision in decisions:
         apply_decision(draft, decision, 0)
     return Schedule(tuple(decisions), wake_ms)

@@ -15,6 +15,7 @@ from steersman.decide.fit import (
     will_take,
 )
 from steersman.decide.preempt import lost_work, protected_until_ms
+from steersman.decide.quota import Book, demand
 from steersman.model.ids import NodeId, RunId
 from steersman.model.reasons import Code
 from steersman.model.snapshot import NodeState, Run, RunState, Shape, Snapshot, WorkloadState
@@ -91,29 +92,38 @@ def counts(found: tuple[Refusal, ...]) -> tuple[tuple[Code, int], ...]:
 
 def rivals(snapshot: Snapshot, state: WorkloadState) -> tuple[Rival, ...]:
     """The runs that hold capacity, and for each why it need not yield: cheapest in lost work first."""
-    draft = Draft(snapshot)
-    found = [_rival(snapshot, draft, state, snapshot.runs[RunId(run)]) for (run,) in snapshot.indexes.live]
+    book = Book(Draft(snapshot))
+    found = [_rival(snapshot, book, state, snapshot.runs[RunId(run)]) for (run,) in snapshot.indexes.live]
     return tuple(sorted(found, key=lambda rival: (bool(rival.why_not), rival.lost_core_ms, rival.run))[:TOP])
 
 
-def _rival(snapshot: Snapshot, draft: Draft, state: WorkloadState, run: Run) -> Rival:
+def _rival(snapshot: Snapshot, book: Book, state: WorkloadState, run: Run) -> Rival:
     holder = snapshot.workloads[run.workload]
     return Rival(
         run=run.id,
         workload=run.workload,
         priority=holder.spec.priority,
-        lost_core_ms=lost_work(run, draft.now_ms),
-        why_not=_why_not(snapshot, state, holder, run),
+        lost_core_ms=lost_work(run, snapshot.now_ms),
+        why_not=_why_not(snapshot, book, state, run),
     )
 
 
-def _why_not(snapshot: Snapshot, state: WorkloadState, holder: WorkloadState, run: Run) -> str:
+def _why_not(snapshot: Snapshot, book: Book, state: WorkloadState, run: Run) -> str:
+    holder = snapshot.workloads[run.workload]
     if run.state is RunState.STOPPING:
         return "is already on its way out"
-    if holder.spec.priority >= state.spec.priority:
-        return "has the same or a higher priority"
+    if not book.may_yield(state, demand(shape_of(state)), run, holder):
+        return _stays(book, state, run, holder)
     if not holder.spec.body.checkpoint.enabled:
         return "cannot resume: it saves no checkpoints"
     if protected_until_ms(run, snapshot.policy.preempt_run_ms_min) > snapshot.now_ms:
         return "has only just begun"
     return ""
+
+
+def _stays(book: Book, state: WorkloadState, run: Run, holder: WorkloadState) -> str:
+    if run.queue in book.queues and run.queue != state.spec.queue:
+        return f"is within what queue {run.queue} may keep"
+    if holder.spec.priority >= state.spec.priority:
+        return "has the same or a higher priority"
+    return f"nobody yields within queue {run.queue}"

@@ -7,6 +7,7 @@ people write. Rule 3: a fact that an older build did not record is left out, nev
 from collections.abc import Callable, Mapping
 
 from steersman.explain.spot_words import SPOT_FIXES, SPOT_WORDS
+from steersman.model.queue import CPUS, GPU_HOUR, MEMORY, USD
 from steersman.model.reasons import Code, Reason
 from steersman.model.signals import ARRIVALS, CAPACITY, LATENCY, ONGOING, QUEUED, SERVED
 from steersman.model.units import format_bytes, format_cpu, format_duration_ms
@@ -127,9 +128,56 @@ def _sharing(facts: Facts) -> str:
 
 def _preempted(facts: Facts) -> str:
     lost = format_duration_ms(int(facts.get("lost_core_ms", 0)))
+    whose = f" of queue {facts['by_queue']}" if "by_queue" in facts else ""
     return (
-        f"yields to {facts.get('by')} (priority {facts.get('by_priority')} over {facts.get('priority')}); "
+        f"yields to {facts.get('by')}{whose} "
+        f"(priority {facts.get('by_priority')} over {facts.get('priority')}); "
         f"cheapest in work at stake: {lost} of core time since its last checkpoint"
+    )
+
+
+def _amount(facts: Facts, name: str) -> str:
+    """An amount of the resource of a quota."""
+    return amount_words(str(facts.get("resource", CPUS)), int(facts.get(name, 0)))
+
+
+def amount_words(resource: str, amount: int) -> str:
+    """So much of the resource of a quota: ``2 cores``, ``8GiB``, ``4 x A100``."""
+    if resource == CPUS:
+        return f"{format_cpu(amount)} cores"
+    return format_bytes(amount) if resource == MEMORY else f"{amount / 1000:g} x {resource}"
+
+
+def _over_quota(facts: Facts) -> str:
+    return (
+        f"queue {facts.get('queue')} holds {_amount(facts, 'used')} of its {_amount(facts, 'nominal')} and "
+        f"may hold {_amount(facts, 'free')} more now; this asks for {_amount(facts, 'asked')}"
+    )
+
+
+def _over_quota_fix(facts: Facts) -> str:
+    if int(facts.get("asked", 0)) > int(facts.get("most", 0)):
+        return (
+            f"ask for at most {_amount(facts, 'most')}, all that queue {facts.get('queue')} could ever hold, "
+            "or raise its nominal_quota or borrowing_limit"
+        )
+    return f"wait, or raise nominal_quota or borrowing_limit of queue {facts.get('queue')} (kind: queue)"
+
+
+def _spent(facts: Facts) -> str:
+    if facts.get("resource") == USD:
+        return f"{int(facts.get('limit', 0)) / 1_000_000:.2f} USD"
+    return f"{int(facts.get('limit', 0)) / GPU_HOUR:.3g} GPU-hours"
+
+
+def _budget(facts: Facts) -> str:
+    again = f"; the next period begins in {_ms(facts, 'left_ms')}" if "left_ms" in facts else ""
+    return f"the budget of {facts.get('owner')}, {_spent(facts)}, is used up{again}"
+
+
+def _budget_fix(facts: Facts) -> str:
+    return f"raise budget of {facts.get('owner')} and declare it again" + (
+        ", or wait for the next period" if "left_ms" in facts else ""
     )
 
 
@@ -246,6 +294,12 @@ _WORDS: Mapping[Code, Callable[[Facts], str]] = {
         "its ranks would fit now, but not in one node or zone, as `topology` asks"
     ),
     Code.PREEMPTED: _preempted,
+    Code.OVER_QUOTA: _over_quota,
+    Code.WAITING_FAIR_SHARE: lambda facts: (
+        f"would have to borrow {facts.get('resource')} for queue {facts.get('queue')}, and queue "
+        f"{facts.get('owner')} gets its own back first"
+    ),
+    Code.BUDGET_EXHAUSTED: _budget,
     Code.WAITING_PREEMPTION: lambda facts: (
         f"waits for {facts.get('victims')} lower-priority run(s) to save and yield, "
         f"the first {facts.get('victim')}; their room is reserved for it"
@@ -394,6 +448,11 @@ _FIXES: Mapping[Code, Callable[[Facts], str]] = {
     Code.NO_POOL: _always("declare a node of that pool, or let it run elsewhere"),
     Code.NO_ROOM_FOR_GANG: _always(_WAIT),
     Code.NO_ROOM_TOGETHER: _always(f"{_WAIT}, or leave out `topology`"),
+    Code.OVER_QUOTA: _over_quota_fix,
+    Code.WAITING_FAIR_SHARE: lambda facts: (
+        f"wait for queue {facts.get('owner')}, or raise nominal_quota of queue {facts.get('queue')}"
+    ),
+    Code.BUDGET_EXHAUSTED: _budget_fix,
     Code.EXIT_FATAL: _unless_memory(lambda facts: f"{_log(facts)}, mend it, and declare it again"),
     Code.EVENT_NOT_RETRIED: _unless_memory(
         lambda facts: f"{_log(facts)}; to try again on its own: retry.on_events: [{facts.get('event')}]"

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 import msgspec
 
 from steersman.decide.admit import too_large
+from steersman.decide.quota import Book, demand
 from steersman.explain.fixes import nearest_fix
 from steersman.explain.forecast import Forecast
 from steersman.explain.history import Moment, history
@@ -16,6 +17,8 @@ from steersman.model.events import Event
 from steersman.model.reasons import Code, Reason
 from steersman.model.snapshot import Phase, Run, Snapshot, WorkloadState
 from steersman.model.units import format_bytes, format_cpu, format_duration_ms
+from steersman.state.derive import shape_of
+from steersman.state.draft import Draft
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,7 +102,17 @@ def current_reason(snapshot: Snapshot, state: WorkloadState) -> Reason | None:
     """Why it stands where it does: as recorded, or worked out when only the head of its queue has one."""
     if state.phase is Phase.DECLARED and state.reason is None:
         return too_large(state.spec, snapshot.indexes.sizes)
+    if state.phase is Phase.QUEUED and state.spec.queue in snapshot.queues and not _is_awaited(state):
+        refused = Book(Draft(snapshot)).refusal(state.spec.queue, demand(shape_of(state)))
+        return state.reason if refused is None else refused
     return state.reason
+
+
+def _is_awaited(state: WorkloadState) -> bool:
+    return state.reason is not None and state.reason.code in (
+        Code.WAITING_PREEMPTION,
+        Code.WAITING_FAIR_SHARE,
+    )
 
 
 def _where(snapshot: Snapshot, state: WorkloadState) -> str:

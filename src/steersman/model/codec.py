@@ -27,6 +27,8 @@ EVENT_VERSIONS: Mapping[str, int] = {
     "workload-declared": 1,
     "service-declared": 1,
     "gateway-declared": 1,
+    "queue-declared": 1,
+    "queue-removed": 1,
     "api-key-created": 1,
     "api-key-revoked": 1,
     "stop-requested": 1,

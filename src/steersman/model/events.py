@@ -11,9 +11,10 @@ import msgspec
 
 from steersman.model.decisions import Decision
 from steersman.model.fleet import Fleet
-from steersman.model.ids import NodeId, RunId, WorkloadName
+from steersman.model.ids import NodeId, QueueName, RunId, WorkloadName
 from steersman.model.packing import PackingUpdate
 from steersman.model.policy import Policy
+from steersman.model.queue import Queue
 from steersman.model.service import ApiKey, Gateway, Service
 from steersman.model.workload import Workload
 
@@ -85,6 +86,18 @@ class ServiceDeclared(msgspec.Struct, frozen=True, kw_only=True, tag="service-de
 
 class GatewayDeclared(msgspec.Struct, frozen=True, kw_only=True, tag="gateway-declared"):
     gateway: Gateway
+
+
+class QueueDeclared(msgspec.Struct, frozen=True, kw_only=True, tag="queue-declared"):
+    """A queue as it is to be from now on. What it used is kept."""
+
+    queue: Queue
+
+
+class QueueRemoved(msgspec.Struct, frozen=True, kw_only=True, tag="queue-removed"):
+    """A queue has no quota any more; what waits and runs in it stays."""
+
+    queue: QueueName
 
 
 class ApiKeyCreated(msgspec.Struct, frozen=True, kw_only=True, tag="api-key-created"):
@@ -225,6 +238,8 @@ Event = (
     | WorkloadDeclared
     | ServiceDeclared
     | GatewayDeclared
+    | QueueDeclared
+    | QueueRemoved
     | ApiKeyCreated
     | ApiKeyRevoked
     | StopRequested

@@ -10,7 +10,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     `crash_loop_failures` times in a row, each within `crash_loop_run_ms` of its start, is in a crash loop.
     A run is not preempted before `preempt_run_ms_min`, so that two jobs cannot swap for ever.
     `interruption_mtbf_ms_prior` is the mean time between interruptions assumed before any was seen; it
-    weighs as much as one observed interruption.
+    weighs as much as one observed interruption. `fair_half_life_ms`: what a queue used that long ago counts
+    half as much as what it uses now.
 
     A job that chooses between spot and on-demand is judged every `spot_period_ms`. A launch is taken to last
     `launch_ms_prior`, or longer when it was seen to, and `launch_ms_spare` is kept beside it for what happens
@@ -30,3 +31,4 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     spot_period_ms: int = 600_000
     launch_ms_prior: int = 300_000
     launch_ms_spare: int = 10_000
+    fair_half_life_ms: int = 7 * 24 * 3_600_000

@@ -33,6 +33,9 @@ class Code(StrEnum):
     NO_ROOM_TOGETHER = "no-room-together"  # its ranks fit, but not in one node or zone, as it asks
     PREEMPTED = "preempted"
     WAITING_PREEMPTION = "waiting-preemption"
+    OVER_QUOTA = "over-quota"  # its queue holds what it may
+    WAITING_FAIR_SHARE = "waiting-fair-share"  # another queue of the cohort gets back its own first
+    BUDGET_EXHAUSTED = "budget-exhausted"
     # autoscale: how many replicas
     SCALE_LOAD = "scale-load"  # what is in flight and queued asks for this many
     SCALE_QUEUE = "scale-queue"

@@ -19,6 +19,7 @@ from steersman.model.ids import DecisionId, DeviceId, QueueName, RunId, Workload
 from steersman.model.packing import Packing
 from steersman.model.policy import Policy
 from steersman.model.pools import PoolState, SpotHistory
+from steersman.model.queue import Amounts, QueueState
 from steersman.model.reasons import Reason
 from steersman.model.resources import WHOLE_MILLI, Sharing
 from steersman.model.service import ApiKey, Gateway, Service
@@ -72,7 +73,8 @@ class RankState(msgspec.Struct, frozen=True, kw_only=True):
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """One try of a job. `pool` and `market` are those of its first rank's node.
 
-    `goes_ms`: a node of it is about to be taken away then.
+    `goes_ms`: a node of it is about to be taken away then. `holds` is what each rank is held against the
+    quota of `queue`; `rates` what each costs in micro-dollars an hour; both as of its start.
     """
 
     id: RunId
@@ -94,6 +96,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     pool: str = ""
     market: Market = "on-demand"
     goes_ms: int | None = None
+    queue: QueueName = DEFAULT_QUEUE
+    holds: Amounts = ()
+    rates: tuple[int, ...] = ()
 
 
 class StoredArtifact(msgspec.Struct, frozen=True, kw_only=True):
@@ -296,6 +301,8 @@ class Indexes(msgspec.Struct, frozen=True, kw_only=True):
                 is free, on nodes that take work: thousandths, or memory slices of one in MIG mode
     foreseen    (name,) of services that have a forecast
     choosers    (name,) of queued workloads that choose what they run on
+    usage       queue → what its live ranks hold, and cost an hour
+    leaving     queue → how much of that is told to end
     """
 
     attention: SortedSeq = SortedSeq()
@@ -310,6 +317,8 @@ class Indexes(msgspec.Struct, frozen=True, kw_only=True):
     parts: SortedSeq = SortedSeq()
     foreseen: SortedSeq = SortedSeq()
     choosers: SortedSeq = SortedSeq()
+    usage: dict[QueueName, Amounts] = {}
+    leaving: dict[QueueName, Amounts] = {}
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -331,6 +340,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     pools: tuple[PoolState, ...] = ()
     spot: SpotHistory = SpotHistory()
     services: Table[ServiceState] = Table()
+    queues: dict[str, QueueState] = {}
     gateway: Gateway | None = None
     keys: tuple[ApiKey, ...] = ()
     packing: Packing = Packing()

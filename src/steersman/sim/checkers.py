@@ -34,6 +34,7 @@ from steersman.model.events import (
 )
 from steersman.model.fleet import Node
 from steersman.ports.driver import RankKey
+from steersman.sim.quotas import quotas_hold
 
 History = Sequence[tuple[int, Event]]
 """A journal from its first event on: (position, event)."""
@@ -449,6 +450,7 @@ OF_HISTORY: tuple[Callable[[History], Violations], ...] = (
     ends_agree,
     final_is_final,
     nothing_stale_is_decided,
+    quotas_hold,
 )
 OF_EVIDENCE: tuple[Callable[[Evidence], Violations], ...] = (
     begun_once,

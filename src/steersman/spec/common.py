@@ -33,12 +33,7 @@ def read_envs(fields: Fields, secrets: Sequence[SecretRef]) -> tuple[tuple[str, 
 
 
 def read_queue(fields: Fields) -> QueueName:
-    queue = QueueName(fields.get_or(keys.QUEUE, DEFAULT_QUEUE))
-    if queue != DEFAULT_QUEUE:
-        fields.place.at(keys.QUEUE.name).warn(
-            fields.line_of(keys.QUEUE), "the queue is kept as a word: queues have no quota of their own yet"
-        )
-    return queue
+    return QueueName(fields.get_or(keys.QUEUE, DEFAULT_QUEUE))
 
 
 def read_priority(fields: Fields, asked: "Asked") -> int:

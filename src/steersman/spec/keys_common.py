@@ -41,7 +41,7 @@ CPU_MILLI_DEFAULT = 1_000
 MEMORY_BYTES_DEFAULT = 512 * 2**20
 """What a rank or replica gets when nobody says how much memory it needs: 512 MiB."""
 PRIORITY_WORDS = (("low", -100), ("normal", 0), ("high", 100), ("urgent", 500))
-KINDS = ("job", "service", "gateway", "fleet")
+KINDS = ("job", "service", "gateway", "queue", "fleet")
 KINDS_NOT_YET = ("batch", "stream", "pipeline", "federated", "edge")
 
 _PRIORITY = Integer(what="a priority", least=PRIORITY_MIN, most=PRIORITY_MAX, words=PRIORITY_WORDS)
@@ -54,7 +54,7 @@ PRICE = Dollars()
 KIND: Key[str] = Key(
     name="kind",
     shape=Choice(what="a kind of declaration", options=tuple((kind, kind) for kind in KINDS)),
-    note="`job` (the default), `service` (the default with `model` or `service`), `gateway` or `fleet`",
+    note="`job` (the default), `service` (with `model` or `service`), `gateway`, `queue` or `fleet`",
     origin="steersman",
 )
 NAME_KEY: Key[str] = Key(name="name", shape=DECLARED_NAME, note="the name; without it, the file's name")

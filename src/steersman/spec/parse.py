@@ -15,6 +15,7 @@ import msgspec
 from steersman.model.errors import SpecError
 from steersman.model.fleet import Fleet
 from steersman.model.ids import WorkloadName
+from steersman.model.queue import Queue
 from steersman.model.service import Gateway, Service
 from steersman.model.workload import Workload
 from steersman.spec import keys_common as keys
@@ -24,6 +25,7 @@ from steersman.spec.jobs import read_job
 from steersman.spec.links import check_links
 from steersman.spec.nodes import MapNode, Node, ScalarNode, compose, decode, describe
 from steersman.spec.place import Origin, Place, step
+from steersman.spec.queues import read_queue_document
 from steersman.spec.services import read_service
 
 __all__ = ["Origin", "Parsed", "decode", "default_name", "merge", "parse"]
@@ -49,6 +51,8 @@ class Parsed(msgspec.Struct, frozen=True, kw_only=True):
     service_origins: tuple[Origin, ...] = ()
     gateway: Gateway | None = None
     gateway_origin: Origin | None = None
+    queues: tuple[Queue, ...] = ()
+    queue_origins: tuple[Origin, ...] = ()
 
 
 def parse(text: str, source: str) -> Parsed:
@@ -67,6 +71,7 @@ def merge(parsed: Sequence[Parsed]) -> Parsed:
         if len(found) > 1:
             raise _clash(what, found[0][1], found[1][1])
     origins = _origins(parsed)
+    queue_origins = _queue_origins(parsed)
     workloads = [workload for each in parsed for workload in each.workloads]
     services = [service for each in parsed for service in each.services]
     check_links(workloads, services, origins)
@@ -82,7 +87,20 @@ def merge(parsed: Sequence[Parsed]) -> Parsed:
         service_origins=tuple(origins[service.name] for service in services),
         gateway=gateway,
         gateway_origin=gateway_origin,
+        queues=tuple(queue for each in parsed for queue in each.queues),
+        queue_origins=tuple(queue_origins.values()),
     )
+
+
+def _queue_origins(parsed: Sequence[Parsed]) -> dict[str, Origin]:
+    """Where each queue is declared. Raises SpecError for a name that stands twice."""
+    origins: dict[str, Origin] = {}
+    for each in parsed:
+        for queue, origin in zip(each.queues, each.queue_origins, strict=True):
+            if queue.name in origins:
+                raise _clash(f"two queues called {queue.name!r}", origins[queue.name], origin)
+            origins[queue.name] = origin
+    return origins
 
 
 def _origins(parsed: Sequence[Parsed]) -> dict[WorkloadName, Origin]:
@@ -130,6 +148,9 @@ def _document(node: Node, source: str) -> Parsed:
         case "gateway":
             gateway = read_gateway(node, place)
             return Parsed(gateway=gateway, gateway_origin=origin, warnings=tuple(warnings))
+        case "queue":
+            queue = read_queue_document(node, place, name)
+            return Parsed(queues=(queue,), queue_origins=(origin,), warnings=tuple(warnings))
         case "service":
             service = read_service(node, place, name)
             return Parsed(services=(service,), service_origins=(origin,), warnings=tuple(warnings))

@@ -9,6 +9,7 @@ from steersman.spec.keys_common import KIND
 from steersman.spec.keys_fleet import FLEET_SECTION
 from steersman.spec.keys_gateway import GATEWAY_SECTION
 from steersman.spec.keys_job import JOB_SECTION
+from steersman.spec.keys_queue import QUEUE_SECTION
 from steersman.spec.keys_service import SERVICE_SECTION
 from steersman.spec.parse import SERVICE_MARKS
 from steersman.spec.sections import Key, Section
@@ -26,6 +27,7 @@ def json_schema() -> JsonSchema:
         **_choose(
             (_is(FLEET_SECTION), FLEET_SECTION),
             (_is(GATEWAY_SECTION), GATEWAY_SECTION),
+            (_is(QUEUE_SECTION), QUEUE_SECTION),
             (_is_service(), SERVICE_SECTION),
             otherwise=JOB_SECTION,
         ),

@@ -162,6 +162,24 @@ class Integer(msgspec.Struct, frozen=True, kw_only=True):
         return {"anyOf": [number, {"enum": words}]} if words else number
 
 
+class Positive(msgspec.Struct, frozen=True, kw_only=True):
+    """A plain number above zero, kept as its text."""
+
+    what: str
+
+    def read(self, node: Node, place: Place) -> str:
+        text = bare_text(node, place, self.what)
+        match = _DECIMAL.fullmatch(text)
+        if match is None or match.group(1) == "-" or not text.strip("+.0") or len(text) > INTEGER_DIGITS_MAX:
+            raise place.error(
+                node.line, f"{show(text)} is not {self.what}", "write a number above zero, as 0.5 or 12"
+            )
+        return text
+
+    def schema(self) -> JsonSchema:
+        return {"type": "number", "exclusiveMinimum": 0}
+
+
 class Choice(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """One of some words; the value is what the word stands for."""
 

@@ -37,6 +37,7 @@ from steersman.state.draft import Draft
 from steersman.state.ends import run_end_kind, run_was_short
 from steersman.state.lease import end_reservations, take_lease, take_reservations
 from steersman.state.lifecycle import move_phase, move_run
+from steersman.state.usage import amounts_of, rates_of
 
 _PHASE_OF = {"succeeded": Phase.SUCCEEDED, "failed": Phase.FAILED, "stopped": Phase.STOPPED}
 
@@ -84,6 +85,9 @@ def _start(draft: Draft, decision: Start, ordinal: int) -> None:
         saved_step=state.saved_step,
         pool=node.pool,
         market=node.market,
+        queue=state.spec.queue,
+        holds=amounts_of(state.spec.resources),
+        rates=rates_of(draft.nodes, decision.placements),
     )
     after = replace(
         state,

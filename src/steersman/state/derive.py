@@ -6,8 +6,9 @@ makes all of them from the base tables. Both call the functions below, and a pro
 
 from typing import NamedTuple
 
-from steersman.model.ids import WorkloadName
+from steersman.model.ids import QueueName, WorkloadName
 from steersman.model.mig import MEMORY_SLICES, memory_of
+from steersman.model.queue import Amounts
 from steersman.model.resources import count_kinds
 from steersman.model.snapshot import (
     Indexes,
@@ -23,6 +24,7 @@ from steersman.model.snapshot import (
 )
 from steersman.model.table import Entry, SortedSeq, Table
 from steersman.state.ends import rank_failed
+from steersman.state.usage import added, usage_of
 
 _TUNE_PER_MILLE = 250
 
@@ -37,6 +39,9 @@ class WorkloadEntries(NamedTuple):
     live: Entry | None = None
     victims: tuple[Entry, ...] = ()
     chooser: bool = False
+    queue: QueueName | None = None
+    usage: Amounts = ()
+    leaving: Amounts = ()
 
 
 NO_ENTRIES = WorkloadEntries()
@@ -153,7 +158,16 @@ def workload_entries(state: WorkloadState | None, run: Run | None) -> WorkloadEn
     if not state.overdue and run.state is not RunState.STOPPING:
         at = deadline_ms(state, run)
         timers = tuple(sorted({*(() if at is None else ((at, name),)), *_judged_again(state)}))
-    return WorkloadEntries(attention=attention, timers=timers, live=(run.id,), victims=_victims(state, run))
+    usage = usage_of(run)
+    return WorkloadEntries(
+        attention=attention,
+        timers=timers,
+        live=(run.id,),
+        victims=_victims(state, run),
+        queue=run.queue,
+        usage=usage,
+        leaving=usage if run.state is RunState.STOPPING else (),
+    )
 
 
 def _judged_again(state: WorkloadState) -> tuple[Entry, ...]:
@@ -237,6 +251,8 @@ def rebuild(snapshot: Snapshot) -> Indexes:
     choosers: list[Entry] = []
     pending: dict[Shape, list[Entry]] = {}
     dependents: dict[str, list[WorkloadName]] = {}
+    usage: dict[QueueName, Amounts] = {}
+    leaving: dict[QueueName, Amounts] = {}
     for name, state in snapshot.workloads.sorted_items():
         run = None if state.run is None else snapshot.runs[state.run]
         entries = workload_entries(state, run)
@@ -246,6 +262,9 @@ def rebuild(snapshot: Snapshot) -> Indexes:
         live += [] if entries.live is None else [entries.live]
         victims += entries.victims
         choosers += [(name,)] if entries.chooser else []
+        if entries.queue is not None:
+            usage[entries.queue] = added(usage.get(entries.queue, ()), entries.usage)
+            leaving[entries.queue] = added(leaving.get(entries.queue, ()), entries.leaving)
         if entries.pending is not None:
             pending.setdefault(entries.pending[0], []).append(entries.pending[1])
         for source in sorted({item.workload for item in state.spec.body.inputs}):
@@ -276,4 +295,6 @@ def rebuild(snapshot: Snapshot) -> Indexes:
             (name,) for name, state in snapshot.services.sorted_items() if state.spec.scaling.foresees
         ),
         choosers=SortedSeq.of(choosers),
+        usage={queue: held for queue, held in sorted(usage.items()) if held},
+        leaving={queue: held for queue, held in sorted(leaving.items()) if held},
     )

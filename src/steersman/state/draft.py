@@ -9,8 +9,9 @@ put. Index editors are opened when first needed: a batch copies only what it tou
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
-from steersman.model.ids import NodeId, WorkloadName
+from steersman.model.ids import NodeId, QueueName, WorkloadName
 from steersman.model.packing import Packing, PackingUpdate
+from steersman.model.queue import Amounts
 from steersman.model.snapshot import (
     Indexes,
     NodeSize,
@@ -24,6 +25,7 @@ from steersman.model.snapshot import (
 from steersman.model.table import Entry, SortedSeq, SortedSeqEditor
 from steersman.state.derive import WorkloadEntries, node_entry, node_size, part_entries, workload_entries
 from steersman.state.packing import arrive, update
+from steersman.state.usage import settled
 
 
 class _Lazy:
@@ -93,6 +95,37 @@ class _Family(Generic[K]):
         return {key: seq for key, seq in frozen if seq}
 
 
+class _Held:
+    """Amounts by queue; those of a queue are copied when they are first changed."""
+
+    __slots__ = ("_base", "_open")
+
+    def __init__(self, base: dict[QueueName, Amounts]) -> None:
+        self._base = base
+        self._open: dict[QueueName, dict[str, int]] = {}
+
+    def add(self, queue: QueueName, amounts: Amounts, sign: int) -> None:
+        if not amounts:
+            return
+        held = self._open.get(queue)
+        if held is None:
+            held = self._open[queue] = dict(self._base.get(queue, ()))
+        for resource, amount in amounts:
+            held[resource] = held.get(resource, 0) + sign * amount
+
+    def get(self, queue: QueueName) -> Amounts:
+        held = self._open.get(queue)
+        if held is None:
+            return self._base.get(queue, ())
+        return tuple(sorted((resource, amount) for resource, amount in held.items() if amount))
+
+    def freeze(self) -> dict[QueueName, Amounts]:
+        if not self._open:
+            return self._base
+        found = ((queue, self.get(queue)) for queue in sorted(self._base.keys() | self._open.keys()))
+        return {queue: held for queue, held in found if held}
+
+
 class Draft:
     """A snapshot being changed. One owner; `freeze` ends it."""
 
@@ -112,6 +145,7 @@ class Draft:
         self.services = base.services.edit()
         self.pools = base.pools
         self.spot = base.spot
+        self.queues = dict(base.queues)
         self.gateway = base.gateway
         self.keys = base.keys
         self._packing = base.packing
@@ -128,6 +162,8 @@ class Draft:
         self.pending: _Family[Shape] = _Family(indexes.pending)
         self.capacity: _Family[Signature] = _Family(indexes.capacity)
         self.sizes = dict(indexes.sizes)
+        self.usage = _Held(indexes.usage)
+        self.leaving = _Held(indexes.leaving)
         self.dependents = indexes.dependents.edit()
 
     def admit(self, shape: Shape) -> None:
@@ -201,6 +237,7 @@ class Draft:
         self.live.swap(before.live, after.live)
         self.choosers.swap((name,) if before.chooser else None, (name,) if after.chooser else None)
         self.pending.swap(before.pending, after.pending)
+        self._charge(before, after)
         for index, olds, news in (
             (self.timers, before.timers, after.timers),
             (self.victims, before.victims, after.victims),
@@ -217,6 +254,22 @@ class Draft:
         for entry in news:
             if entry not in olds:
                 index.swap(None, entry)
+
+    def settle(self, name: QueueName) -> None:
+        """What a declared queue used until now is written down."""
+        queue = self.queues.get(name)
+        if queue is not None and queue.settled_ms < self.now_ms:
+            held = self.usage.get(name)
+            self.queues[name] = settled(queue, held, self.now_ms, self.policy.fair_half_life_ms)
+
+    def _charge(self, before: WorkloadEntries, after: WorkloadEntries) -> None:
+        if before.usage == after.usage and before.leaving == after.leaving and before.queue == after.queue:
+            return
+        for entries, sign in ((before, -1), (after, 1)):
+            if entries.queue is not None:
+                self.settle(entries.queue)
+                self.usage.add(entries.queue, entries.usage, sign)
+                self.leaving.add(entries.queue, entries.leaving, sign)
 
     def _link(self, name: WorkloadName, old: WorkloadState | None, new: WorkloadState | None) -> None:
         before = set() if old is None else {item.workload for item in old.spec.body.inputs}
@@ -245,6 +298,7 @@ class Draft:
             services=self.services.freeze(),
             pools=self.pools,
             spot=self.spot,
+            queues=dict(sorted(self.queues.items())),
             gateway=self.gateway,
             keys=self.keys,
             packing=self.packing(),
@@ -261,5 +315,7 @@ class Draft:
                 parts=self.parts.freeze(),
                 foreseen=self.foreseen.freeze(),
                 choosers=self.choosers.freeze(),
+                usage=self.usage.freeze(),
+                leaving=self.leaving.freeze(),
             ),
         )

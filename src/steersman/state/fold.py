@@ -32,6 +32,8 @@ from steersman.model.events import (
     Observed,
     PolicySet,
     PriceObserved,
+    QueueDeclared,
+    QueueRemoved,
     RankExited,
     RankReady,
     RankStarted,
@@ -42,6 +44,7 @@ from steersman.model.events import (
     WorkloadDeclared,
 )
 from steersman.model.ids import NodeId, RunId
+from steersman.model.queue import QueueState
 from steersman.model.snapshot import (
     FINAL_PHASES,
     NodeState,
@@ -142,6 +145,21 @@ def _fleet_declared(draft: Draft, event: FleetDeclared) -> None:
         draft.put_node(node.id, with_fleet_node(draft, draft.nodes.get(node.id), fresh))
     pools.declare(draft, (draft.nodes[node.id] for node in event.fleet.nodes))
     _recheck_held(draft)
+
+
+def _queue_declared(draft: Draft, event: QueueDeclared) -> None:
+    name = event.queue.name
+    draft.settle(name)
+    before = draft.queues.get(name)
+    if before is None:
+        draft.queues[name] = QueueState(spec=event.queue, declared_ms=draft.now_ms, settled_ms=draft.now_ms)
+    else:
+        draft.queues[name] = replace(before, spec=event.queue)
+
+
+def _queue_removed(draft: Draft, event: QueueRemoved) -> None:
+    if event.queue in draft.queues:
+        del draft.queues[event.queue]
 
 
 def _recheck_held(draft: Draft) -> None:
@@ -371,6 +389,8 @@ _HANDLERS: dict[type, Callable[[Draft, Any], None]] = {
     WorkloadDeclared: _workload_declared,
     ServiceDeclared: services.declared,
     GatewayDeclared: services.gateway_declared,
+    QueueDeclared: _queue_declared,
+    QueueRemoved: _queue_removed,
     ApiKeyCreated: services.key_created,
     ApiKeyRevoked: services.key_revoked,
     StopRequested: _stop_requested,

@@ -10,6 +10,7 @@ from steersman.model.ids import NodeId, RunId
 from steersman.model.packing import Ask, Basis, Packing
 from steersman.model.policy import Policy
 from steersman.model.pools import PoolState, SpotHistory
+from steersman.model.queue import QueueState
 from steersman.model.service import ApiKey, Gateway
 from steersman.model.snapshot import NodeState, Run, ServiceState, Snapshot, WorkloadState
 from steersman.model.table import Table
@@ -30,6 +31,7 @@ class _Image(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     services: list[ServiceState]
     pools: tuple[PoolState, ...]
     spot: SpotHistory
+    queues: list[QueueState]
     gateway: Gateway | None
     keys: tuple[ApiKey, ...]
     counts: list[tuple[Ask, int]]
@@ -60,6 +62,7 @@ def encode_image(snapshot: Snapshot) -> bytes:
             services=[service for _, service in snapshot.services.sorted_items()],
             pools=snapshot.pools,
             spot=snapshot.spot,
+            queues=list(snapshot.queues.values()),
             gateway=snapshot.gateway,
             keys=snapshot.keys,
             counts=sorted(snapshot.packing.counts.items()),
@@ -91,6 +94,7 @@ def decode_image(data: bytes) -> Snapshot | None:
         services=Table.of((state.spec.name, state) for state in image.services),
         pools=image.pools,
         spot=image.spot,
+        queues={state.spec.name: state for state in image.queues},
         gateway=image.gateway,
         keys=image.keys,
         packing=Packing(

@@ -420,10 +420,9 @@ def test_a_pipeline_of_skypilot_is_not_built_yet(head: str) -> None:
         parse(f"{head}---\nname: b\nrun: x\n", "f.yaml")
 
 
-def test_another_queue_is_said_to_be_a_word() -> None:
-    parsed = warned("queue: research\n")
-    assert parsed.workloads[0].queue == "research"
-    assert "no quota of their own yet" in parsed.warnings[0]
+def test_another_queue_is_kept() -> None:
+    parsed = parse("run: x\nqueue: research\n", "f.yaml")
+    assert (parsed.workloads[0].queue, parsed.warnings) == ("research", ())
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,7 @@ def test_the_probe_of_skypilot(text: str, timeout_ms: int, warnings: int) -> Non
         "service: {replica_policy: {dynamic_ondemand_fallback: true}}",
         "service: {replica_policy: {base_ondemand_fallback_replicas: 1}}",
         "service: {replica_policy: {num_overprovision: 1}}", "carbon: low", "max_price: 1",
-        "queue: q", "data: {size: 1GB}",
+        "data: {size: 1GB}",
     ],
 )  # fmt: skip
 def test_what_is_accepted_and_has_no_effect_is_said(text: str) -> None:

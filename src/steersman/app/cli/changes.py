@@ -22,12 +22,14 @@ def say_last_words(row: ServiceRow) -> None:
 
 
 def say_declared(found: UpView | PlanView) -> None:
-    """One line for the fleet, the gateway, each job and each service, and one for each of their changes."""
+    """One line for the fleet, the gateway, each queue, job and service, and one for each of their changes."""
     if found.fleet is not None:
         say(f"~ fleet {found.fleet}")
     if found.gateway is not None:
         say(f"~ gateway {found.gateway}")
         _say_changes(found.gateway_changes)
+    for queue in found.queues:
+        say(f"~ queue {queue}")
     for each in found.workloads:
         say(f"{SIGNS[each.kind]} {each.name}: {_words(each)}")
         _say_changes(each.changes)

@@ -14,11 +14,13 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def queue(*, json: Json = False, home: Home = None) -> int:
-    """Show what waits, in order of priority and age, and for what: jobs, and replicas of services."""
+    """Show the declared queues, and what waits and for what: jobs, and replicas of services."""
     with connect(home) as client:
         found = client.get(path("status"), StatusView, {"all": "true"})
     if json:
-        say_json(table.queue_order(found.workloads))
+        say_json({"waiting": table.queue_order(found.workloads), "queues": found.queues})
     else:
+        if found.queues:
+            show_table(table.QUEUES_HEAD, table.queues_rows(found.queues), "")
         show_table(table.QUEUE_HEAD, table.queue_rows(found.workloads), "nothing waits")
     return 0

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 
-from steersman.app.wire import Row, ServiceRow
+from steersman.app.wire import QueueView, QuotaView, Row, ServiceRow
 from steersman.model.units import format_bytes, format_cpu
 
 STATUS_HEAD = ("NAME", "PHASE", "RUN", "NODE", "PROGRESS", "RUNS", "FAILED", "PREEMPTED", "AGE", "REASON")
@@ -21,6 +21,7 @@ SERVICE_HEAD = (
     "URL",
     "REASON",
 )
+QUEUES_HEAD = ("QUEUE", "COHORT", "SHARE", "WAITING", "USED", "BORROWED", "BUDGET")
 QUEUE_HEAD = ("PLACE", "NAME", "PRIORITY", "QUEUE", "ASKS FOR", "PHASE", "AGE", "WAITS FOR")
 WAITING = frozenset({"declared", "queued", "backoff"})
 NOTHING = "-"
@@ -108,6 +109,28 @@ def number(value: float | None, unit: str = "") -> str:
     if value is None:
         return NOTHING
     return f"{value:.0f}{unit}" if value >= 1000 else f"{value:.3g}{unit}"
+
+
+def queues_rows(rows: Sequence[QueueView]) -> list[tuple[str, ...]]:
+    """One line a quota of each declared queue; one for a queue without any."""
+    lines: list[tuple[str, ...]] = []
+    for row in rows:
+        quotas = row.quotas or (QuotaView(resource=NOTHING, used=NOTHING, nominal=NOTHING),)
+        for at, quota in enumerate(quotas):
+            own = (row.name, row.cohort or NOTHING, f"{row.share:.1%}", str(row.waiting), _budget(row))
+            name, cohort, share, waiting, budget = own if at == 0 else ("",) * 5
+            used = f"{quota.used} of {quota.nominal}"
+            lines.append((name, cohort, share, waiting, used, quota.borrowed or NOTHING, budget))
+    return lines
+
+
+def _budget(row: QueueView) -> str:
+    parts = []
+    if row.usd is not None:
+        parts.append(f"{row.usd_spent:.2f} of {row.usd:.2f} USD")
+    if row.gpu_hours is not None:
+        parts.append(f"{row.gpu_hours_spent:.3g} of {row.gpu_hours:g} GPU-hours")
+    return ", ".join(parts) or NOTHING
 
 
 def queue_order(rows: Sequence[Row]) -> list[Row]:
