@@ -33,6 +33,7 @@ from steersman.model.errors import TraceError
 
 MODULES: Mapping[str, str] = {
     "packing": "packing",
+    "engine": "engine",
     "jobs": "jobs",
     "autoscale": "autoscale",
     "spot-job": "spot_job",
