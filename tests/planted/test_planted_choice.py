@@ -12,7 +12,7 @@ from tests.properties.choice_laws import LAWS, Story, broken, play
 from tests.sim.spot_world import HOUR_MS
 from tests.sim.test_spot_live import drawn_world
 
-from steersman.decide import choose, fit, recover, spot
+from steersman.decide import choose, fit, placer, recover, spot
 from steersman.decide.spot import JobView
 from steersman.model.decisions import Requeue
 from steersman.model.fleet import Node
@@ -26,6 +26,7 @@ WORLDS_MAX = 24
 
 def _puts_spot_work_anywhere(patch: Patch) -> None:
     patch.setattr(fit, "serves", lambda _node, _pools: True)
+    patch.setattr(placer.Flavor, "serves", lambda _flavor, _pools: True)
 
 
 def _takes_anybody_on_spot(patch: Patch) -> None:
@@ -33,10 +34,12 @@ def _takes_anybody_on_spot(patch: Patch) -> None:
         return not names or node.pool in names
 
     patch.setattr(fit, "serves", serves)
+    patch.setattr(placer.Flavor, "serves", lambda flavor, pools: not pools or flavor.pool in pools)
 
 
 def _asks_nobody_how_a_node_is(patch: Patch) -> None:
-    patch.setattr(derive, "takes_work", lambda state: state.declared and state.health != "dead")
+    for module in (derive, placer):
+        patch.setattr(module, "takes_work", lambda state: state.declared and state.health != "dead")
 
 
 def _forgets_the_notice(patch: Patch) -> None:

@@ -12,7 +12,9 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
+from zlib import crc32
 
+import msgspec
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from tests.properties import service_steps
@@ -34,7 +36,7 @@ from steersman.model.events import (
     StopRequested,
 )
 from steersman.model.fleet import Node
-from steersman.model.ids import DecisionId, NodeId, RunId, WorkloadName
+from steersman.model.ids import DecisionId, DeviceId, NodeId, RunId, WorkloadName
 from steersman.model.policy import Policy
 from steersman.model.resources import Resources
 from steersman.model.service import Service
@@ -42,8 +44,8 @@ from steersman.model.snapshot import Run, RunState
 from steersman.model.workload import CheckpointPolicy, Retry, Workload
 
 NAMES = tuple(f"w{index}" for index in range(9))
-PARTS_SHARE = 0.2
-"""Of the declarations ask for a part of a device."""
+PARTS_ONE_IN = 5
+"""One declaration in so many asks for a part of a device, or for alternatives."""
 NODES = ("n0", "n1", "n2", "n3")
 
 POLICY = Policy(
@@ -95,7 +97,9 @@ class Story(NamedTuple):
 def make_node(name: str, size: int) -> Node:
     """A node of one of the sizes."""
     cores, gib, devices = SIZES[size % len(SIZES)]
-    return node(name, cores=cores, gib=gib, devices=devices)
+    made = node(name, cores=cores, gib=gib, devices=devices)
+    named = (replace(one, id=DeviceId(f"{one.id}-{one.kind}")) for one in made.devices)
+    return replace(made, devices=tuple(named))  # as in a declared fleet, a device keeps its kind
 
 
 def make_fleet(sizes: tuple[int | None, ...]) -> Event:
@@ -124,9 +128,9 @@ _GPUS: tuple[tuple[tuple[str, int], ...], ...] = (
     (("H100", 2),),
     (("A100", 1), ("H100", 1)),
     (("TPU", 1),),
-    (("A100|H100", 1),),
 )
 _PARTS = (
+    Resources(accelerators=(("A100|H100", 1),)),
     Resources(accelerators=(("A100", 1),), device_milli=500),
     Resources(accelerators=(("A100|H100", 1),), device_milli=250),
     Resources(accelerators=(("A100", 1),), device_milli=300, sharing="time-slice"),
@@ -166,9 +170,9 @@ def draw_spec(rng: random.Random, *, crowded: bool = False) -> Workload:
         artifacts=rng.choice(((), (), ("model",))),
         inputs=rng.choice(_INPUTS),
     )
-    if rng.random() < PARTS_SHARE:
-        amount = spec.resources
-        part = rng.choice(_PARTS)
+    drawn = crc32(msgspec.json.encode(spec))  # a draw of its own would make every story another one
+    if drawn % PARTS_ONE_IN == 0:
+        amount, part = spec.resources, _PARTS[drawn // PARTS_ONE_IN % len(_PARTS)]
         spec = replace(
             spec, resources=replace(part, cpu_milli=amount.cpu_milli, memory_bytes=amount.memory_bytes)
         )

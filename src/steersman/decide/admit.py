@@ -6,12 +6,17 @@ the nearest fix, and is judged again when the fleet changes: it is pending, not 
 declaration was removed, stopped, changed or used up its time is told to end here.
 """
 
+from collections.abc import Mapping
+
 from steersman.model.decisions import Admit, Decision, Finish, Forget, Hold, Stop, StopCause
 from steersman.model.devices import ranks_on_devices, will_do
 from steersman.model.ids import WorkloadName
 from steersman.model.reasons import Code, Reason, reason
 from steersman.model.snapshot import FINAL_PHASES, NodeSize, Phase, RunState, Snapshot, WorkloadState
 from steersman.model.workload import Workload
+
+ANYWHERE = ("", "")
+"""The one place of ranks that need not be together in a zone."""
 
 
 def admit(snapshot: Snapshot) -> tuple[Decision, ...]:
@@ -92,16 +97,37 @@ def _input(snapshot: Snapshot, name: WorkloadName, source: WorkloadName, artifac
 
 def ranks_that_fit(spec: Workload, size: NodeSize) -> int:
     """How many ranks of the workload a node of this size could hold if it were empty."""
-    cpu_milli, memory_bytes, accelerators = size
     asked = spec.resources
     limits = [spec.body.num_nodes]
     if asked.cpu_milli:
-        limits.append(cpu_milli // asked.cpu_milli)
+        limits.append(size.cpu_milli // asked.cpu_milli)
     if asked.memory_bytes:
-        limits.append(memory_bytes // asked.memory_bytes)
+        limits.append(size.memory_bytes // asked.memory_bytes)
     for kind, count in asked.accelerators:
-        limits.append(sum(ranks_on_devices(asked, kind, count, *have) for have in accelerators))
+        limits.append(sum(ranks_on_devices(asked, kind, count, *have) for have in size.accelerators))
     return min(limits)
+
+
+def may_use(spec: Workload, size: NodeSize) -> bool:
+    """Whether the workload may run on such a node: spot is only for who asks for it."""
+    return not size.spot or spec.body.spot_policy != "on-demand"
+
+
+def ranks_by_place(spec: Workload, sizes: Mapping[NodeSize, int]) -> dict[tuple[str, str], int]:
+    """How many of its ranks the empty fleet holds in each place where they may be together.
+
+    That is one place for all of it, a zone, or the largest node, as its topology asks.
+    """
+    found: dict[tuple[str, str], int] = {}
+    for size, count in sizes.items():
+        if may_use(spec, size):
+            ranks = ranks_that_fit(spec, size)
+            if spec.body.topology == "node":
+                found[ANYWHERE] = max(found.get(ANYWHERE, 0), ranks)
+            else:
+                place = size.zone if spec.body.topology == "zone" else ANYWHERE
+                found[place] = found.get(place, 0) + count * ranks
+    return found
 
 
 def too_large(spec: Workload, sizes: dict[NodeSize, int]) -> Reason | None:
@@ -111,7 +137,7 @@ def too_large(spec: Workload, sizes: dict[NodeSize, int]) -> Reason | None:
     """
     if not sizes:
         return reason(Code.NO_NODES)
-    fit = sum(count * ranks_that_fit(spec, size) for size, count in sizes.items())
+    fit = max(ranks_by_place(spec, sizes).values(), default=0)
     if fit >= spec.body.num_nodes:
         return None
     asked = spec.resources
@@ -123,6 +149,8 @@ def too_large(spec: Workload, sizes: dict[NodeSize, int]) -> Reason | None:
         "memory_bytes": asked.memory_bytes,
         "memory_bytes_largest": max(size[1] for size in sizes),
     }
+    if spec.body.topology:
+        facts["topology"] = spec.body.topology
     for kind, count in asked.accelerators:
         facts[f"devices:{kind}"] = count
         facts[f"devices_largest:{kind}"] = max(_most(size, kind) for size in sizes)

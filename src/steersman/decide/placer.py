@@ -50,6 +50,10 @@ class Flavor(NamedTuple):
             "".join(self.kinds) + ("" if self.sliced else "/whole") + (f"@{self.pool}" if self.pool else "")
         )
 
+    def serves(self, pools: tuple[str, ...]) -> bool:
+        """Whether work that names these pools may go there; see `model.fleet.serves`."""
+        return self.pool in pools if pools else not self.spot
+
 
 class Look(NamedTuple):
     """What follows from a node as it was declared: its flavor, and its devices by id."""
@@ -179,7 +183,7 @@ class Placer:
                 for flavor in seen
                 if (flavor.sliced or not part)
                 and (not asked or will_do(asked, "".join(flavor.kinds)))
-                and (flavor.pool in pools if pools else not flavor.spot)
+                and flavor.serves(pools)
             }
             everyone = len(good) == len({flavor.name for flavor in seen})
             self._will_do[where] = None if not good else () if everyone else tuple(sorted(good))

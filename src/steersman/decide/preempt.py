@@ -158,7 +158,7 @@ def _candidates(draft: Draft, need: _Need) -> tuple[dict[NodeId, list[RunId]], i
         seen.add(node)
         state = draft.nodes[node]
         size = node_size(state)
-        if size is None or not will_take(state, need.shape) or not ranks_in(*size, need.shape):
+        if size is None or not will_take(state, need.shape) or not ranks_in(*size[:3], need.shape):
             continue
         runs, wake_ms = _yielding(draft, state, need)
         wakes += [] if wake_ms is None else [wake_ms]

@@ -260,10 +260,10 @@ def _own(quota: Quota) -> int:
 def _capacity(draft: Draft) -> dict[str, int]:
     """What the fleet has in all, in the amounts of quotas."""
     total = {CPUS: 0, MEMORY: 0, ACCELERATORS: 0}
-    for (cpu_milli, memory_bytes, accelerators), count in sorted(draft.sizes.items()):
-        total[CPUS] += cpu_milli * count
-        total[MEMORY] += memory_bytes * count
-        for kind, number in accelerators:
+    for size, count in sorted(draft.sizes.items()):
+        total[CPUS] += size.cpu_milli * count
+        total[MEMORY] += size.memory_bytes * count
+        for kind, number in size.accelerators:
             total[kind] = total.get(kind, 0) + 1000 * number * count
             total[ACCELERATORS] += 1000 * number * count
     return {resource: amount for resource, amount in sorted(total.items()) if amount}

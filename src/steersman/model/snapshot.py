@@ -281,8 +281,14 @@ Signature = tuple[tuple[str, int], ...]
 """Free accelerators of a node by kind, sorted."""
 
 
-NodeSize = tuple[int, int, tuple[tuple[str, int], ...]]
-"""What a node has in all: (cpu_milli, memory_bytes, accelerators by kind)."""
+class NodeSize(NamedTuple):
+    """What a node has in all, and where: `zone` is (site, zone of it)."""
+
+    cpu_milli: int
+    memory_bytes: int
+    accelerators: tuple[tuple[str, int], ...] = ()
+    zone: tuple[str, str] = ("", "")
+    spot: bool = False
 
 
 class Indexes(msgspec.Struct, frozen=True, kw_only=True):

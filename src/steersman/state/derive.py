@@ -238,7 +238,14 @@ def node_size(state: NodeState | None) -> NodeSize | None:
     """The size of a node that takes work."""
     if state is None or not takes_work(state):
         return None
-    return state.node.cpu_milli, state.node.memory_bytes, count_kinds(state.node.devices)
+    node = state.node
+    return NodeSize(
+        node.cpu_milli,
+        node.memory_bytes,
+        count_kinds(node.devices),
+        (node.site, node.zone),
+        spot=node.market == "spot",
+    )
 
 
 def rebuild(snapshot: Snapshot) -> Indexes:

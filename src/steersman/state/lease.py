@@ -61,12 +61,11 @@ def with_lease(node: NodeState, placement: Placement) -> NodeState | None:
 def without_lease(node: NodeState, placement: Placement) -> NodeState:
     """The node with the placement's capacity given back. A device that has left the fleet stays away."""
     known = {device.id for device in node.node.devices}
-    back = [device for device in placement.devices if device in known]
     free, shares = set(node.free_devices), {share.device: share for share in node.shares}
-    if not is_part(placement):
-        free.update(back)
-    for device in back if is_part(placement) else ():
-        left = _joined(shares.pop(device), placement)
+    for device in placement.devices:
+        if device not in known or (device in shares) != is_part(placement):
+            continue  # it is gone, or is another device by now
+        left = _joined(shares.pop(device), placement) if device in shares else None
         if left is None:
             free.add(device)
         else:
@@ -172,6 +171,5 @@ def with_fleet_node(draft: Draft, before: NodeState | None, after: NodeState) ->
         placement = draft.runs[run].ranks[rank].placement
         here = tuple(device for device in placement.devices if device in devices)
         held = with_lease(made, replace(placement, devices=here)) if here else made
-        assert held is not None, (run, rank)  # a device keeps its kind, and with it the places of its parts
-        made = held
+        made = made if held is None else held  # its part is of a kind that the device no longer is
     return replace(before, node=after.node, declared=True, free_devices=made.free_devices, shares=made.shares)

@@ -14,7 +14,7 @@ from steersman.model.events import RankExited
 from steersman.model.policy import Policy
 from steersman.model.reasons import Code
 from steersman.model.resources import Resources
-from steersman.model.snapshot import Indexes, NodeState, Phase, Shape, Snapshot
+from steersman.model.snapshot import Indexes, NodeSize, NodeState, Phase, Shape, Snapshot
 from steersman.model.table import SortedSeq
 from steersman.model.workload import CheckpointPolicy
 
@@ -52,15 +52,15 @@ def test_what_ranks_ask_for_adds_up() -> None:
 
 def test_what_asks_for_nothing_fits_everywhere() -> None:
     spec = replace(job("free", ranks=4), resources=Resources())
-    assert ranks_that_fit(spec, (1, 1, ())) == 4
-    assert too_large(spec, {(1, 1, ()): 1}) is None
-    assert ranks_that_fit(job("one", ranks=4, cores=2), (4_000, 8 * GIB, ())) == 2
-    assert ranks_that_fit(job("one", ranks=4, gib=4), (4_000, 8 * GIB, ())) == 2
+    assert ranks_that_fit(spec, NodeSize(1, 1)) == 4
+    assert too_large(spec, {NodeSize(1, 1): 1}) is None
+    assert ranks_that_fit(job("one", ranks=4, cores=2), NodeSize(4_000, 8 * GIB, ())) == 2
+    assert ranks_that_fit(job("one", ranks=4, gib=4), NodeSize(4_000, 8 * GIB, ())) == 2
 
 
 def test_too_large_tells_the_largest_of_each_amount() -> None:
     spec = job("big", cores=9, gpus=(("A100", 2), ("TPU", 1)), ranks=2)
-    sizes = {(4_000, GIB, (("A100", 1),)): 2, (2_000, 3 * GIB, ()): 1}
+    sizes = {NodeSize(4_000, GIB, (("A100", 1),)): 2, NodeSize(2_000, 3 * GIB): 1}
     why = too_large(spec, sizes)
     assert why is not None
     assert dict(why.facts) == {

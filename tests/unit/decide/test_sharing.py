@@ -158,7 +158,8 @@ def test_ranks_that_must_be_together(topology: Topology, ranks: int, nodes: set[
     home = Home(fleet(*(replace(node(name, cores=n), zone=zone) for name, (zone, n) in names.items())))
     home.up(together("gang", ranks, topology))
     assert {item.node for item in placed(home, "gang")} <= nodes
-    home.up(together("more", 9, topology or "node"))
+    home.up(job("filler", cores=3))
+    home.up(together("more", 6, topology or "node"))
     if topology:
         assert home.code("more") is Code.NO_ROOM_TOGETHER
 

@@ -12,7 +12,7 @@ from steersman.model.fleet import Node
 from steersman.model.reasons import Code
 from steersman.model.resources import Resources
 from steersman.model.snapshot import NodeSize, Phase
-from steersman.model.workload import Workload
+from steersman.model.workload import Topology, Workload
 
 _kinds = st.lists(st.sampled_from(("A100", "H100")), max_size=3).map(tuple)
 _nodes = st.lists(
@@ -28,6 +28,20 @@ _jobs = st.builds(
     ranks=st.integers(1, 4),
     gpus=st.sampled_from(((), (), (("A100", 1),), (("A100", 2), ("H100", 1)), (("TPU", 1),))),
 )
+_parts = st.sampled_from(
+    (
+        Resources(),
+        Resources(),
+        Resources(accelerators=(("A100|H100", 2),)),
+        Resources(accelerators=(("any", 1),)),
+        Resources(accelerators=(("A100", 1),), device_milli=400),
+        Resources(accelerators=(("H100|T4", 1),), device_milli=250, sharing="time-slice"),
+        Resources(accelerators=(("A100", 1),), device_milli=300, sharing="mig"),
+        Resources(accelerators=(("A100", 1),), mig_profile="3g.20gb"),
+    )
+)
+_topologies = st.sampled_from(("", "", "node", "zone"))
+_zones = st.lists(st.sampled_from(("", "a", "b")), min_size=3, max_size=3)
 
 
 def _fleet(sizes: list[tuple[int, int, tuple[str, ...]]]) -> list[Node]:
@@ -40,10 +54,22 @@ def _runs(spec: Workload, nodes: list[Node]) -> bool:
     return home.phase(spec.name) is Phase.ACTIVE
 
 
-@given(sizes=_nodes, spec=_jobs)
-def test_applying_the_fix_makes_it_run(sizes: list[tuple[int, int, tuple[str, ...]]], spec: Workload) -> None:
+@given(sizes=_nodes, spec=_jobs, part=_parts, topology=_topologies, zones=_zones)
+def test_applying_the_fix_makes_it_run(
+    sizes: list[tuple[int, int, tuple[str, ...]]],
+    spec: Workload,
+    part: Resources,
+    topology: Topology,
+    zones: list[str],
+) -> None:
     """On an empty fleet: the smaller declaration starts, and so does the old one with the nodes added."""
-    nodes = _fleet(sizes)
+    nodes = [replace(one, zone=zone) for one, zone in zip(_fleet(sizes), zones, strict=False)]
+    spec = replace(spec, body=replace(spec.body, topology=topology))
+    if part.accelerators:
+        amount = spec.resources
+        spec = replace(
+            spec, resources=replace(part, cpu_milli=amount.cpu_milli, memory_bytes=amount.memory_bytes)
+        )
     home = Home(fleet(*nodes))
     home.up(spec)
     found = nearest_fix(spec, home.snapshot.indexes.sizes)
@@ -54,12 +80,14 @@ def test_applying_the_fix_makes_it_run(sizes: list[tuple[int, int, tuple[str, ..
     if found.resources is not None:
         body = replace(spec.body, num_nodes=found.num_nodes)
         assert _runs(replace(spec, resources=found.resources, body=body), nodes), found
-    devices = [kind for kind, count in found.node.accelerators for _ in range(count)]
+    kinds = [(kind.split("|")[0].replace("any", "A100"), count) for kind, count in found.node.accelerators]
+    devices = [kind for kind, count in kinds for _ in range(count)]
     added = [
         replace(
             node(f"x{at}", devices=devices),
             cpu_milli=found.node.cpu_milli,
             memory_bytes=found.node.memory_bytes,
+            zone="" if found.zone is None else found.zone[1],
         )
         for at in range(found.add_nodes)
     ]
@@ -95,7 +123,7 @@ def test_some_devices_are_better_than_none() -> None:
 def test_a_fleet_with_nothing_to_offer_needs_nodes() -> None:
     """There is no cutting down to a node that has no cores."""
     spec = job("work")
-    sizes: dict[NodeSize, int] = {(0, 1 << 30, ()): 2}
+    sizes = {NodeSize(0, 1 << 30): 2}
     assert too_large(spec, sizes) is not None
     found = nearest_fix(spec, sizes)
     assert found is not None

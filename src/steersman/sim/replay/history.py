@@ -35,9 +35,13 @@ from steersman.model.events import (
     FleetDeclared,
     GatewayDeclared,
     HomeCreated,
+    InterruptionNotice,
     NodeHealth,
     Observed,
     PolicySet,
+    PriceObserved,
+    QueueDeclared,
+    QueueRemoved,
     RankExited,
     RankReady,
     RankStarted,
@@ -66,7 +70,8 @@ DRIVER = "sim"
 
 OUTSIDE = (
     PolicySet, FleetDeclared, NodeHealth, WorkloadDeclared, ServiceDeclared, GatewayDeclared, ApiKeyCreated,
-    ApiKeyRevoked, StopRequested, RemoveRequested,
+    ApiKeyRevoked, StopRequested, RemoveRequested, QueueDeclared, QueueRemoved, InterruptionNotice,
+    PriceObserved,
 )  # fmt: skip
 """What comes from outside and would have come under any policy."""
 INSIDE = (
