@@ -30,7 +30,15 @@ from steersman.model.resources import Device, Resources
 from steersman.model.service import CallableModel, Service
 from steersman.model.workload import Job, Workload
 from steersman.ports.driver import RankKey
-from steersman.sim.checkers import AT_REST, OF_EVIDENCE, OF_HISTORY, Evidence, Life, violations
+from steersman.sim.checkers import (
+    AT_REST,
+    OF_EVIDENCE,
+    OF_HISTORY,
+    Evidence,
+    Life,
+    leases_fit,
+    violations,
+)
 
 A, RUN = WorkloadName("a"), RunId("a.5")
 KEY = RankKey(run=RUN, rank=0)
@@ -91,6 +99,31 @@ SPAWN = Spawn(workload=SHOP.service.name, revision=1, job=DECLARED.workload, rea
 READY = RankReady(run=START.run, rank=0, at_ms=1, load_ms=1)
 SECOND = replace(START, run=RunId("a.9"))
 FOREIGN = replace(START, placements=(replace(PLACED, node=NodeId("elsewhere")),))
+
+
+def part(start: Start, device_milli: int = 1000, mig_profile: str = "", mig_start: int = 0) -> Start:
+    """The start with a part of the one device."""
+    lease = Placement(
+        rank=0,
+        node=NODE.id,
+        cpu_milli=1,
+        memory_bytes=1,
+        devices=(DeviceId("g"),),
+        device_milli=device_milli,
+        mig_profile=mig_profile,
+        mig_start=mig_start,
+    )
+    return replace(start, placements=(lease,))
+
+
+def test_parts_that_fit_are_silent() -> None:
+    for one, other in (
+        (part(START, device_milli=600), part(OTHER, device_milli=400)),
+        (part(START, mig_profile="3g.20gb"), part(OTHER, mig_profile="3g.20gb", mig_start=4)),
+    ):
+        assert leases_fit(history(decided(one, other))) == []
+
+
 GANG = replace(DECLARED, workload=replace(DECLARED.workload, body=Job(run="x", num_nodes=2)))
 BAD_HISTORIES: list[tuple[str, Sequence[Event], str]] = [
     ("epochs_rise", [ControlPlaneStarted(epoch=1, build="", boot_id="")], "epoch 1 after epoch 1"),
@@ -102,6 +135,11 @@ BAD_HISTORIES: list[tuple[str, Sequence[Event], str]] = [
      "device g of n is leased twice"),
     ("leases_fit", [decided(replace(START, placements=(replace(PLACED, devices=(DeviceId("h"),)),)))],
      "n has no such device"),
+    ("leases_fit", [decided(part(START, device_milli=600), part(OTHER, device_milli=401))], "leased twice"),
+    ("leases_fit", [decided(part(START, device_milli=600), part(OTHER))], "leased twice"),
+    ("leases_fit", [decided(part(START, 100), part(OTHER, 1000, "1g.5gb"))], "leased twice"),
+    ("leases_fit", [decided(part(START, 1000, "3g.20gb"), part(OTHER, 1000, "1g.5gb", 3))], "leased twice"),
+    ("leases_fit", [decided(part(START, 1000, "4g.20gb"), part(OTHER, 1000, "4g.20gb", 4))], "leased twice"),
     ("leases_fit", [decided(FOREIGN)], "not in the fleet"),
     ("leases_fit", [decided(START), decided(START)], "granted while it is held"),
     ("one_live_run", [decided(START), decided(SECOND)], "a.9 begins while a.5 of a is live"),

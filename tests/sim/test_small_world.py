@@ -114,7 +114,7 @@ def _takes_blind_for_gone(patch: Patch) -> None:
 def _forgets_to_wake(patch: Patch) -> None:
     real = decide
 
-    def never(snapshot: Snapshot) -> Plan:
+    def never(snapshot: Snapshot, *_: object) -> Plan:
         return replace(real(snapshot), wake_at_ms=None)
 
     patch.setattr(engine, "decide", never)

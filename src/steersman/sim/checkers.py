@@ -33,6 +33,8 @@ from steersman.model.events import (
     WorkloadDeclared,
 )
 from steersman.model.fleet import Node
+from steersman.model.mig import COMPUTE_SLICES, MEMORY_SLICES, profiles_of
+from steersman.model.resources import WHOLE_MILLI
 from steersman.ports.driver import RankKey
 from steersman.sim.quotas import quotas_hold
 
@@ -189,14 +191,28 @@ def _overfull(node: Node, placements: Sequence[Placement]) -> Iterator[str]:
         yield f"{cpu_milli} millicores are leased on {node.id}, which has {node.cpu_milli}"
     if memory_bytes > node.memory_bytes:
         yield f"{memory_bytes} bytes are leased on {node.id}, which has {node.memory_bytes}"
-    known = {device.id for device in node.devices}
-    seen: set[str] = set()
-    for device in (device for placement in placements for device in placement.devices):
-        if device in seen:
-            yield f"device {device} of {node.id} is leased twice"
-        if device not in known:
-            yield f"device {device} is leased and {node.id} has no such device"
-        seen.add(device)
+    known: dict[str, str] = {device.id: device.kind for device in node.devices}
+    held: dict[str, list[Placement]] = {}
+    for placement in placements:
+        for device in placement.devices:
+            held.setdefault(device, []).append(placement)
+    for name, parts in held.items():
+        if name not in known:
+            yield f"device {name} is leased and {node.id} has no such device"
+        elif len(parts) > 1 and not _parts_fit(known[name], parts):
+            yield f"device {name} of {node.id} is leased twice"
+
+
+def _parts_fit(kind: str, parts: Sequence[Placement]) -> bool:
+    """Whether several leases of one device can be parts of it: time slices, or MIG instances side by side."""
+    if any(not part.mig_profile for part in parts):
+        return sum(WHOLE_MILLI if part.mig_profile else part.device_milli for part in parts) <= WHOLE_MILLI
+    sizes = {profile.name: profile for profile in profiles_of(kind)}
+    slices = [
+        at for part in parts for at in range(part.mig_start, part.mig_start + sizes[part.mig_profile].memory)
+    ]
+    compute = sum(sizes[part.mig_profile].compute for part in parts)
+    return len(slices) == len(set(slices)) and max(slices) < MEMORY_SLICES and compute <= COMPUTE_SLICES
 
 
 def one_live_run(history: History) -> Violations:

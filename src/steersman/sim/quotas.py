@@ -46,7 +46,9 @@ class _Accounts:
                 pass
 
     def take(self, start: Start) -> str:
-        spec = self.specs[start.workload]
+        spec = self.specs.get(start.workload)
+        if spec is None:
+            return ""  # a start of what was never declared is for another checker to tell
         for placement in start.placements:
             amounts = {"cpus": placement.cpu_milli, "memory": placement.memory_bytes, "accelerators": 0}
             for kinds, count in spec.resources.accelerators:
@@ -75,10 +77,11 @@ def quotas_hold(history: Sequence[tuple[int, Event]]) -> list[str]:
                 accounts.specs[decision.job.name] = decision.job
             if isinstance(decision, Start):
                 queue = accounts.queues.get(accounts.take(decision))
+                if queue is None:
+                    continue
                 asked = {name for lease in _leases_of(accounts, decision) for name in lease.amounts}
-                quotas = () if queue is None else queue.quotas
-                for quota in quotas:
-                    if queue is not None and (quota.resource in asked or "any" in asked):
+                for quota in queue.quotas:
+                    if quota.resource in asked or "any" in asked:
                         found += [f"{position}: {words}" for words in _over(accounts, queue, quota)]
     return found
 
