@@ -188,7 +188,7 @@ def test_what_asks_for_too_much_is_pending_with_the_fix(home: Path) -> None:
     assert "9000 cores" in explained
     assert "fix" in explained
     assert "huge" in steer(home, "queue").stdout
-    assert [row["name"] for row in steer_json(home, "queue")] == ["huge"]
+    assert [row["name"] for row in steer_json(home, "queue")["waiting"]] == ["huge"]
     assert steer(home, "down", "huge").returncode == 0
     assert "huge" not in phases(home)
 

@@ -4,7 +4,7 @@ from msgspec.structs import replace
 from tests.properties.queue_laws import history, put_in, queue
 from tests.scenarios.home import RESUMABLE, Home, declared, fleet, job, node, told
 
-from steersman.explain.words import describe, fix
+from steersman.explain.words import amount_words, describe, fix
 from steersman.explain.workload import explain
 from steersman.model.events import Event, PolicySet, QueueRemoved
 from steersman.model.ids import QueueName
@@ -171,3 +171,11 @@ def test_without_a_price_no_money_is_spent() -> None:
     made.begin("a")
     made.cycle(after_ms=10 * 3_600_000)
     assert made.phase("a") is Phase.ACTIVE
+
+
+def test_amounts_of_quotas_in_words() -> None:
+    assert [amount_words(*one) for one in (("cpus", 2_500), ("memory", 8 << 30), ("A100", 3_500))] == [
+        "2.5 cores",
+        "8 GiB",
+        "3.5 x A100",
+    ]

@@ -225,7 +225,7 @@ def _assign_part(state: NodeState, shape: Shape, placement: Placement) -> Placem
         return None
     if shape.sharing != "time-slice":
         found = _assign_instance(state, shape, placement)
-        if found is not None or shape.sharing == "mig":
+        if found is not None or shape.sharing == "mig" or shape.mig_profile:
             return found
     return _assign_slice(state, shape, placement)
 

@@ -20,6 +20,7 @@ from steersman.spec.keys_fleet import FLEET_SECTION, NODE_SECTION
 from steersman.spec.keys_gateway import GATEWAY_SECTION, TLS_SECTION
 from steersman.spec.keys_job import CHECKPOINT_SECTION, CODES_SECTION, JOB_SECTION, RETRY_SECTION
 from steersman.spec.keys_queue import BUDGET_SECTION, PREEMPTION_SECTION, QUEUE_SECTION, QUOTA_SECTION
+from steersman.spec.keys_scaling import METRIC_SECTION, PROMETHEUS_SECTION, WINDOW_SECTION
 from steersman.spec.keys_service import MODEL_SECTION, RANGE_SECTION, SERVICE_SECTION, SLO_SECTION
 from steersman.spec.keys_serving import POLICY_SECTION, PROBE_SECTION, ROLLOUT_SECTION, SERVING_SECTION
 
@@ -37,6 +38,9 @@ SECTIONS = (
     RANGE_SECTION,
     SERVING_SECTION,
     POLICY_SECTION,
+    METRIC_SECTION,
+    PROMETHEUS_SECTION,
+    WINDOW_SECTION,
     PROBE_SECTION,
     ROLLOUT_SECTION,
     SLO_SECTION,

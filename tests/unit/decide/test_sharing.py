@@ -208,3 +208,35 @@ def test_each_node_says_what_it_lacks_of_a_part() -> None:
         (Code.NO_SHARE, 400, 300),
         (Code.NO_SHARE, 400, 0),
     ]
+
+
+def test_the_first_kind_that_has_enough_is_taken() -> None:
+    home = Home(fleet(node("a", cores=8, devices=["H100", "T4", "T4"])))
+    home.up(job("two", gpus=(("H100|T4", 2),)))
+    assert placed(home, "two")[0].devices == ("a/1", "a/2")
+
+
+def test_a_node_that_cannot_cut_is_passed_over() -> None:
+    home = Home(fleet(node("a", cores=8, devices=["A100", "T4"]), node("b", cores=8, devices=["T4"])))
+    home.up(part("one", profile="7g.40gb", kind="any"), part("two", profile="7g.40gb", kind="any"))
+    assert placed(home, "one")[0].devices == ("a/0",)
+    assert home.code("two") is Code.NO_SHARE
+    waiting = home.snapshot.workloads["two"]
+    lacks = refuse(home.snapshot.nodes["b"], waiting)
+    assert lacks is not None
+    assert (lacks.code, lacks.free) == (Code.NO_SHARE, 1000)
+
+
+def test_spot_is_not_for_who_did_not_ask_for_it() -> None:
+    home = Home(fleet(replace(node("s"), market="spot", pool="p"), node("a", cores=1)))
+    home.up(job("one"), job("two"))
+    lacks = refuse(home.snapshot.nodes["s"], home.snapshot.workloads["two"])
+    assert lacks is not None
+    assert lacks.code is Code.NO_POOL
+
+
+def test_too_much_for_one_node_is_told_with_its_topology() -> None:
+    home = Home(fleet(node("a", cores=2), node("b", cores=2)))
+    home.up(together("pair", 4, "node"))
+    assert home.code("pair") is Code.REFUSED_TOO_LARGE
+    assert home.facts("pair")["topology"] == "node"

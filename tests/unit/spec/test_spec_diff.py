@@ -53,6 +53,8 @@ CHANGES = [
     ("run: x", "run: x\nqueue: q", ("queue", "default", "q"), True),
     ("cpus: 2", "cpus: 2.5", ("resources.cpus", "2", "2.5"), True),
     ("memory: 1,", "memory: 1.5,", ("resources.memory", "1 GiB", "1.5 GiB"), True),
+    ("A100:1", "A100:0.5", ("resources.accelerators.A100", "1", "0.5"), True),
+    ("A100:1", "A100:1, mig_profile: 3g.20gb", ("resources.mig_profile", None, "3g.20gb"), True),
     ("A100:1", "H100:1", ("resources.accelerators.H100", None, "1"), True),
     ("envs: {A: b}", "envs: {A: c}", ("envs.A", "b", "c"), True),
     ("envs: {A: b}", "envs: {A: b, B: ''}", ("envs.B", None, ""), True),

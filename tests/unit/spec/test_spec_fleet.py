@@ -144,3 +144,32 @@ def test_pools_that_make_no_sense(text: str, words: str) -> None:
         fleet(f"nodes: [{text}]\n")
     assert words in caught.value.message
     assert caught.value.line is not None
+
+
+@pytest.mark.parametrize(
+    ("written", "modes"),
+    [
+        ("accelerators: A100", [("time-slice",)]),
+        ("accelerators: A100, sharing: [mig, time-slice]", [("time-slice", "mig")]),
+        ("accelerators: A100, sharing: mig", [("mig",)]),
+        ("accelerators: A100, sharing: []", [()]),
+        ("accelerators: TPU-v5e:2", [(), ()]),
+    ],
+)
+def test_how_devices_may_be_shared(written: str, modes: list[tuple[str, ...]]) -> None:
+    made = fleet(f"nodes: [{{name: n, ONE, {written}}}]").nodes[0]
+    assert [device.sharing for device in made.devices] == modes
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("accelerators: T4, sharing: [mig]", "T4 cannot be shared by mig"),
+        ("accelerators: TPU-v4, sharing: [time-slice]", "TPU-v4 cannot be shared by time-slice"),
+        ("accelerators: A100:0.5", "a node has whole accelerators"),
+        ("accelerators: any:2", "'any' is no kind of accelerator"),
+    ],
+)
+def test_devices_that_cannot_be(written: str, words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        fleet(f"nodes: [{{name: n, ONE, {written}}}]")

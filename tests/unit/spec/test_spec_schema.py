@@ -1,6 +1,7 @@
 """The schema for editors is valid, names every key, and accepts what the parser accepts."""
 
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -144,3 +145,10 @@ def test_what_the_parser_accepts_the_schema_accepts() -> None:
 def test_the_schema_refuses_the_plain_mistakes_too(text: str) -> None:
     (document,) = compose(text, "f.yaml")
     assert not jsonschema.Draft7Validator(json_schema()).is_valid(as_json(document))
+
+
+def test_every_reference_leads_somewhere() -> None:
+    """A section that is nested and not listed would leave editors without its keys."""
+    schema = json_schema()
+    named = set(re.findall(r'"#/definitions/([^"]*)"', json.dumps(schema)))
+    assert named <= set(schema["definitions"])
