@@ -302,12 +302,22 @@ def what_lacks(draft: Draft, shape: Shape) -> Code:
     if shape.pools and not any(will_take(draft.nodes[name], shape) for name in draft.node_ids()):
         return Code.NO_POOL
     signatures = holding(draft, shape)
-    if not signatures:
+    if not signatures or (_is_instance(shape) and not _can_be_cut(draft, shape, signatures)):
         return Code.NO_SHARE if wants_part(shape) else Code.NO_DEVICES
     for free in signatures:
         if next(draft.capacity.member(free).since((shape.cpu_milli,)), None) is not None:
             return Code.NO_MEMORY
     return Code.NO_CORES
+
+
+def _is_instance(shape: Shape) -> bool:
+    return wants_part(shape) and (shape.sharing == "mig" or bool(shape.mig_profile))
+
+
+def _can_be_cut(draft: Draft, shape: Shape, signatures: list[Signature]) -> bool:
+    """Whether any node has an instance for it, whatever cores and memory it has left."""
+    nodes = [entry[2] for free in signatures for entry in draft.capacity.member(free).since(())]
+    return any(assign(draft.nodes[node], shape, 0) for node in nodes)
 
 
 def times(shape: Shape, ranks: int, state: NodeState) -> Resources:
