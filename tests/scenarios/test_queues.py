@@ -9,11 +9,12 @@ from steersman.explain.workload import explain
 from steersman.model.events import Event, PolicySet, QueueRemoved
 from steersman.model.ids import QueueName
 from steersman.model.policy import Policy
-from steersman.model.queue import GPU_HOUR, Budget
+from steersman.model.queue import GPU_HOUR, Budget, QueueState
 from steersman.model.reasons import Code
 from steersman.model.snapshot import Phase
 from steersman.model.workload import Workload
 from steersman.sim.quotas import quotas_hold
+from steersman.state.usage import settled
 
 SHORT = PolicySet(policy=Policy(preempt_run_ms_min=1_000))
 
@@ -94,6 +95,29 @@ def test_a_run_within_its_quota_does_not_yield_to_another_queue() -> None:
     assert found.rivals[0].why_not == "is within what queue ash may keep"
 
 
+def test_what_is_within_its_quota_stays_though_a_part_of_the_queue_is_borrowed() -> None:
+    """One of birch's five is borrowed; two would have to go."""
+    made = home(queue("ash", cores=6), queue("birch", cores=4))
+    made.up(put_in("ash", job("mine", cores=2)), *(resumable("birch", job(f"b{at}")) for at in range(5)))
+    for name in ("mine", *(f"b{at}" for at in range(5))):
+        made.begin(name)
+    made.cycle(after_ms=5_000)
+    plan = made.up(put_in("ash", job("more", cores=3, priority=500)))
+    assert [line for line in told(plan) if line.startswith("stop")] == []
+    assert made.phase("more") is Phase.QUEUED
+
+
+def test_what_was_lent_comes_back_from_each_that_borrowed() -> None:
+    made = home(queue("ash", cores=2), queue("birch", cores=2), queue("cedar", cores=2), cores=6)
+    names = [f"{name[0]}{at}" for name in ("ash", "cedar") for at in range(3)]
+    made.up(*(resumable({"a": "ash", "c": "cedar"}[name[0]], job(name)) for name in names))
+    for name in names:
+        made.begin(name)
+    made.cycle(after_ms=5_000)
+    plan = made.up(put_in("birch", job("mine", cores=2)))
+    assert sorted(line.split()[1][0] for line in told(plan) if line.startswith("stop")) == ["a", "c"]
+
+
 def test_nobody_yields_within_a_queue_that_says_so() -> None:
     made = home(queue("ash", cores=8, cohort="", within="never"))
     made.up(resumable("ash", job("holder", cores=8)))
@@ -101,6 +125,7 @@ def test_nobody_yields_within_a_queue_that_says_so() -> None:
     made.cycle(after_ms=5_000)
     made.up(put_in("ash", job("urgent", cores=8, priority=500)))
     assert [line for line in told(made.cycle()) if line.startswith("stop")] == []
+    assert explain(made.snapshot, "urgent", ()).rivals[0].why_not == "nobody yields within queue ash"
 
 
 def test_the_queue_that_used_less_goes_first() -> None:
@@ -131,7 +156,7 @@ def gpu_home(budget: Budget) -> Home:
 def test_a_budget_of_device_time_ends_what_runs_and_begins_anew() -> None:
     """Two devices for half an hour of a budget of one GPU-hour, then wait for the period's end."""
     made = gpu_home(Budget(device_ms=GPU_HOUR, period_ms=7_200_000))
-    plan = made.up(resumable("ash", job("a", gpus=(("A100", 2),))))
+    plan = made.up(resumable("ash", job("a", gpus=(("A100", 2),))), job("other"))
     began_ms = made.now_ms
     made.begin("a")
     plan = made.cycle(after_ms=60_000)
@@ -171,6 +196,11 @@ def test_without_a_price_no_money_is_spent() -> None:
     made.begin("a")
     made.cycle(after_ms=10 * 3_600_000)
     assert made.phase("a") is Phase.ACTIVE
+
+
+def test_what_is_settled_stays_so_when_no_time_passed() -> None:
+    state = QueueState(spec=queue("ash").queue, declared_ms=1, settled_ms=7)
+    assert settled(state, (("cpus", 1),), 7, 1_000) is state
 
 
 def test_amounts_of_quotas_in_words() -> None:
