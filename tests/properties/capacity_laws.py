@@ -93,8 +93,9 @@ def stays_small(play: Play) -> None:
     """What is remembered does not grow with time."""
     pace = play.service.pace
     for _, _, after in steps(play):
-        assert len(after.past.sums) <= max(600, 180 + pace.tick_s, pace.slo_s) // pace.tick_s + 1
-        assert len(after.wanted) <= max(1, pace.cold_start_s // 2 // pace.tick_s)
+        assert len(after.past.sums) <= max(600, 300 + pace.tick_s, pace.slo_s) // pace.tick_s + 1
+        assert len(after.wanted) <= max(1, pace.cold_start_s * 3 // 4 // pace.tick_s)
+        assert len(after.fleets.needed) <= 64
         assert len(after.fleets.counts) <= max(1, pace.slo_s // pace.tick_s)
         assert len(after.fleets.replicas) == -(-pace.cold_start_s // pace.tick_s) + 1
         assert all(len(blocks) <= 24 for series in after.past.holds for blocks in series)

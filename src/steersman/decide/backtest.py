@@ -1,26 +1,36 @@
 """Every way to size a service, tried on its past: virtual fleets with virtual queues. A part of `capacity`.
 
-Theory of operation. Arrivals do not depend on how many replicas there are. What any candidate (forecast x
-hold x headroom) would have cost, and how many requests it would have let wait too long, is therefore known
-exactly from the past: each has a virtual fleet and a virtual queue that are given the real arrivals
-and pay the real cold start. The leader is the candidate of least
+Theory of operation. Arrivals do not depend on how many replicas there are. What any candidate would have
+cost, and how many requests it would have let wait too long, is therefore known exactly from the past: each
+has a virtual fleet and a virtual queue that are given the real arrivals and pay the real cold start. There
+are two kinds of candidates:
+
+    by rate     forecast x hold x headroom: what the highest forecast of the last so many seconds needs, and
+                a share more
+    by level    the k-th replica stays for hold / k ** taper since k were last needed, and a spare may stand
+                by. Each level is a ski rental of its own: a higher one is needed again less soon (`levels`)
+
+The leader is the candidate of least
 
     cost * max(1, share / (TIGHT * budget)) ** POWER,    share = (violations + M p) / (requests + M)
 
 which is follow-the-leader with full information (N. Littlestone, M. Warmuth, Inf. Comput. 108, 1994;
 N. Cesa-Bianchi, G. Lugosi, Prediction, Learning, and Games, 2006) under a budget of violations. The prior, M
 requests that violate with p = PRIOR * exp(-(cost ratio - 1) / PRIOR_SCALE), makes a lean candidate earn its
-place by evidence. Costs and violations fade, so that no number grows for ever.
+place by evidence. A request is counted when its wait is judged, so that none violates that does not count.
+Costs and violations fade, so that no number grows for ever.
 """
 
 from math import ceil, exp
 from typing import NamedTuple
 
 from steersman.decide.forecast import FORECASTS, HOLDS_S, Pace, Past
+from steersman.decide.levels import LEVELS, held_levels, needed_again, needed_now
 
-HEADROOMS = (0.0, 0.03, 0.07, 0.12, 0.2, 0.32, 0.5, 1.0)
-"""Share added to the held forecast: from none to double, in steps of about 1.6."""
-CANDIDATES = FORECASTS * len(HOLDS_S) * len(HEADROOMS)
+HEADROOMS = (0.0, 0.02, 0.05, 0.09, 0.15, 0.25, 0.4, 0.7)
+"""Share added to the held forecast, in steps of about 1.7."""
+BY_RATE = FORECASTS * len(HOLDS_S) * len(HEADROOMS)
+CANDIDATES = BY_RATE + len(LEVELS)
 DRAIN_S = 30
 """Too long a queue is drained in so many seconds once there is capacity; never faster than the SLO."""
 WARM = 2
@@ -28,7 +38,7 @@ WARM = 2
 PRIOR, PRIOR_SCALE = 0.2, 0.1
 """Share believed to violate in a fleet of exactly the work; for each 10 % more of fleet it falls by e: 0.7 %
 at 1.33 times the work. Chosen on the open traces; a scale of 0.05 or 0.15 changes their cost by up to 0.1."""
-PRIOR_COLD_STARTS = 10
+PRIOR_COLD_STARTS = 5
 """Weight of the prior: the requests of so many cold starts."""
 TIGHT = 0.7
 """Share of the budget that candidates may have used in the past; the rest is for what it did not show."""
@@ -61,7 +71,7 @@ class Tick(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """A candidate, as places in the tables of forecasts, holds and HEADROOMS."""
+    """A candidate by rate, as places in the tables of forecasts, holds and HEADROOMS."""
 
     forecast: int
     hold: int
@@ -80,12 +90,21 @@ class Fleets(NamedTuple):
     """The candidates' virtual fleets and what they came to; bounded by cold start and SLO in ticks."""
 
     replicas: tuple[tuple[int, ...], ...]  # by tick of the last cold start, oldest first, then by candidate
+    needed: tuple[int, ...]  # by level, from 1: the tick in which so many replicas were last needed
     queues_milli: tuple[int, ...]
     costs: tuple[float, ...]  # faded replica-ticks
     violations: tuple[float, ...]  # faded requests
     counts: tuple[int, ...]  # requests of the last ticks that may still wait, oldest first
-    requests: float  # faded
+    requests: float  # faded, whose wait is judged
     work: float  # faded, in replica-ticks
+
+
+class _Standing(NamedTuple):
+    """What the next numbers go by."""
+
+    needed: tuple[int, ...]
+    queues_milli: tuple[int, ...]
+    ready: tuple[int, ...]
 
 
 class _Due(NamedTuple):
@@ -100,11 +119,11 @@ def fleets_of(service: Service, replicas: int) -> Fleets:
     """Before the first tick: every candidate has the replicas that there are."""
     span = -(-service.pace.cold_start_s // service.pace.tick_s) + 1
     zero = (0.0,) * CANDIDATES
-    return Fleets(((replicas,) * CANDIDATES,) * span, (0,) * CANDIDATES, zero, zero, (), 0.0, 0.0)
+    return Fleets(((replicas,) * CANDIDATES,) * span, (), (0,) * CANDIDATES, zero, zero, (), 0.0, 0.0)
 
 
 def choice(candidate: int) -> Choice:
-    """What a candidate is."""
+    """What a candidate by rate is."""
     rest, headroom = divmod(candidate, len(HEADROOMS))
     forecast, hold = divmod(rest, len(HOLDS_S))
     return Choice(forecast, hold, headroom)
@@ -125,16 +144,19 @@ def run(fleets: Fleets, past: Past, service: Service, tick: Tick) -> Fleets:
     queues = tuple(
         [max(0, queue + came - have * each) for queue, have in zip(fleets.queues_milli, ready, strict=True)]
     )
-    following = _numbers(past, service, queues, ready)
-    done = fleets._replace(replicas=(*fleets.replicas[1:], following), queues_milli=queues, counts=counts)
+    needed = needed_again(fleets.needed, past, service.capacity_milli)
+    following = _numbers(past, service, _Standing(needed, queues, ready))
+    done = fleets._replace(
+        replicas=(*fleets.replicas[1:], following), needed=needed, queues_milli=queues, counts=counts
+    )
     if is_warming(past, service):
         return done
-    fade = exp(-pace.tick_s / MEMORY_S)
+    fade, due = exp(-pace.tick_s / MEMORY_S), _due(past, counts, late)
     paid = zip(fleets.costs, fleets.replicas[-1], strict=True)
     return done._replace(
         costs=tuple([cost * fade + have for cost, have in paid]),
-        violations=_violations(fleets.violations, queues, _due(past, counts, late), fade),
-        requests=fleets.requests * fade + tick.requests,
+        violations=_violations(fleets.violations, queues, due, fade),
+        requests=fleets.requests * fade + due.requests,
         work=fleets.work * fade + came / each,
     )
 
@@ -196,9 +218,7 @@ def _violations(
     )
 
 
-def _numbers(
-    past: Past, service: Service, queues: tuple[int, ...], ready: tuple[int, ...]
-) -> tuple[int, ...]:
+def _numbers(past: Past, service: Service, standing: _Standing) -> tuple[int, ...]:
     """The next number of each candidate."""
     capacity, low, high = service.capacity_milli, service.min_replicas, service.max_replicas
     floors = [max(series[-1]) for series in past.holds]
@@ -208,8 +228,11 @@ def _numbers(
         for series, floor in zip(past.holds, floors, strict=True)
         for more in HEADROOMS
     ]
+    now = needed_now(past, capacity)
+    held = held_levels(standing.needed, past, service.pace.tick_s, now)
+    rates += [(number * capacity, past.minute) for number in held]
     found = []
-    for (rate, now), queue, have in zip(rates, queues, ready, strict=True):
-        need = max(rate, drained(now, queue, service)) if is_long(queue, have, service) else rate
+    for (rate, now_milli), queue, have in zip(rates, standing.queues_milli, standing.ready, strict=True):
+        need = max(rate, drained(now_milli, queue, service)) if is_long(queue, have, service) else rate
         found.append(min(max(ceil(need / capacity - ROUNDING), low), high))
     return tuple(found)

@@ -1,11 +1,12 @@
 """How many replicas a service needs: follow the best of many small policies, each tried on its own past.
 
-Theory of operation. `forecast` says what may come, `backtest` how each candidate (forecast x hold x headroom)
-would have done so far and which one leads. The target is the leader's number, and around it:
+Theory of operation. `forecast` says what may come, `backtest` how each candidate (forecast x hold x headroom,
+or a hold by level) would have done so far and which one leads. The target is the leader's number, and around
+it:
 
     backlog    a queue that waits longer than half of the SLO is drained beside the new arrivals
-    lasting    a smaller target must have lasted half a cold start: the leader may change while the queue is
-               that of its predecessor
+    lasting    a smaller target must have lasted most of a cold start: the leader may change while the queue
+               is that of its predecessor
     warm-up    for two cold starts nothing is scaled in, and there is a margin over the last minute at which
                the prior of `backtest` believes the budget to be kept; not in a service that may go to zero
 
@@ -17,6 +18,7 @@ from math import ceil, log
 from typing import NamedTuple
 
 from steersman.decide.backtest import (
+    BY_RATE,
     HEADROOMS,
     PRIOR,
     PRIOR_SCALE,
@@ -34,12 +36,14 @@ from steersman.decide.backtest import (
     run,
     stand,
 )
-from steersman.decide.forecast import LINE_S, MEANS_S, NOTHING, Past, come, hold_ticks
+from steersman.decide.forecast import MEANS_S, NOTHING, WINDOWS_S, Past, come, hold_ticks
+from steersman.decide.levels import LEVELS
 
 TICK_S_MAX = 5
 """A service is looked at this often; twice as often changes no cost by more than 0.02."""
-LASTING = 2
-"""A smaller target must have lasted a cold start by this."""
+LASTING = 0.75
+"""Share of a cold start that a smaller target must have lasted. With a half, variations of one hour of bursts
+violated half as much again; the whole costs them 0.01 more."""
 
 
 class State(NamedTuple):
@@ -47,7 +51,7 @@ class State(NamedTuple):
 
     past: Past
     fleets: Fleets
-    wanted: tuple[int, ...]  # numbers wanted in the last half of a cold start, oldest first
+    wanted: tuple[int, ...]  # numbers wanted in the last part of a cold start, oldest first
     leader: Leader
     target: int
 
@@ -84,26 +88,48 @@ def observe(state: State, service: Service, tick: Tick) -> State:
     if warm and service.min_replicas > 0:
         target = max(tick.replicas, target, _unknown(past, service))
     target = min(max(target, service.min_replicas), service.max_replicas)
-    half = max(1, service.pace.cold_start_s // LASTING // service.pace.tick_s)
+    kept = lasting_ticks(service)
     tried = stand(fleets, target, tick.backlog_milli) if warm else fleets
-    return State(past, tried, (*state.wanted, wanted)[-half:], leader, target)
+    return State(past, tried, (*state.wanted, wanted)[-kept:], leader, target)
 
 
 def decide(state: State, service: Service) -> Capacity:
     """The target and its reasons."""
-    forecast, hold, headroom = choice(state.leader.candidate)
-    pace = service.pace
     facts = (
-        ("forecast_milli", round(state.past.now[forecast])),
-        ("held_milli", round(max(state.past.holds[hold][forecast]))),
-        ("headroom_milli", round(1_000 * HEADROOMS[headroom])),
-        ("window_s", (*MEANS_S, LINE_S)[forecast]),
-        ("hold_s", hold_ticks(pace)[hold] * pace.tick_s),
-        ("cold_start_s", pace.cold_start_s),
+        *_followed(state, service),
+        ("cold_start_s", service.pace.cold_start_s),
         ("cost_over_work_milli", round(1_000 * state.leader.cost_ratio)),
         ("violations_ppm", round(1_000_000 * state.leader.share)),
     )
     return Capacity(state.target, _code(state, service), facts)
+
+
+def lasting_ticks(service: Service) -> int:
+    """Ticks that a smaller target must have been wanted."""
+    return max(1, int(LASTING * service.pace.cold_start_s) // service.pace.tick_s)
+
+
+def _followed(state: State, service: Service) -> tuple[tuple[str, int], ...]:
+    """What the leader goes by."""
+    past, candidate = state.past, state.leader.candidate
+    if candidate >= BY_RATE:
+        level = LEVELS[candidate - BY_RATE]
+        held = state.fleets.replicas[-1][candidate] - level.spare
+        return (
+            ("forecast_milli", round(past.minute)),
+            ("held_milli", max(0, held) * service.capacity_milli),
+            ("headroom_milli", 1_000 * level.spare // max(1, held)),
+            ("window_s", MEANS_S[-1]),
+            ("hold_s", level.hold_s),
+        )
+    forecast, hold, headroom = choice(candidate)
+    return (
+        ("forecast_milli", round(past.now[forecast])),
+        ("held_milli", round(max(past.holds[hold][forecast]))),
+        ("headroom_milli", round(1_000 * HEADROOMS[headroom])),
+        ("window_s", WINDOWS_S[forecast]),
+        ("hold_s", hold_ticks(service.pace)[hold] * service.pace.tick_s),
+    )
 
 
 def _code(state: State, service: Service) -> str:
@@ -117,11 +143,13 @@ def _wanted(fleets: Fleets, past: Past, service: Service, tick: Tick, leader: Le
     wanted = fleets.replicas[-1][leader.candidate]
     if not is_long(tick.backlog_milli, tick.ready, service):
         return wanted
-    rate = drained(past.now[choice(leader.candidate).forecast], tick.backlog_milli, service)
+    by_level = leader.candidate >= BY_RATE
+    now = past.minute if by_level else past.now[choice(leader.candidate).forecast]
+    rate = drained(now, tick.backlog_milli, service)
     return max(wanted, ceil(rate / service.capacity_milli))
 
 
 def _unknown(past: Past, service: Service) -> int:
     """What keeps the budget as far as the prior knows."""
     margin = PRIOR_SCALE * log(max(1.0, PRIOR / (TIGHT * service.budget_ppm / 1e6)))
-    return ceil(past.now[0] * (1 + margin) / service.capacity_milli)
+    return ceil(past.minute * (1 + margin) / service.capacity_milli)

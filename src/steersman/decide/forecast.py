@@ -1,9 +1,11 @@
 """What work will come to a service: forecasts from what came, each also held a while. A part of `capacity`.
 
-Theory of operation. Three forecasts, none of which is right for all services:
+Theory of operation. Four forecasts, none of which is right for all services:
 
-    mean      of a minute (follows ramps) and of ten minutes (averages bursts out)
+    mean      of half a minute (follows ramps) and of ten minutes (averages bursts out)
     line      through three minutes, led on to the end of a cold start
+    rise      a mean of a minute, or a line through five minutes if that leads higher: a ramp is seen before
+              it is climbed, and a fall is not believed before it is over
 
 While history is short no mean reaches back further than a quarter of it. Each forecast is also held: the
 largest of the last so many seconds counts, so that one scales in only when a lull lasts (ski rental: R. Karp,
@@ -16,16 +18,19 @@ Work is in thousandths of a unit; rates in thousandths of a unit a second. The s
 
 from typing import NamedTuple
 
-MEANS_S = (60, 600)
-"""Forecasts by mean: seconds looked back. A minute follows ramps, ten minutes average bursts out."""
-LINE_S = 180
-"""Forecast by a line: seconds it is fitted to. As long as a long cold start, for a line that is led on
-further than it was fitted to is mostly noise."""
-FORECASTS = len(MEANS_S) + 1
+MEANS_S = (30, 600, 60)
+"""Means: seconds looked back. Half a minute follows ramps, ten minutes average bursts out; the minute is part
+of the rise, and what levels and warming up go by."""
+LINES_S = (180, 300)
+"""Lines: seconds they are fitted to, alone and in the rise. As long as a long cold start, for a line that is
+led on much further than it was fitted to is mostly noise."""
+WINDOWS_S = (30, 600, 180, 300)
+"""Seconds behind each forecast."""
+FORECASTS = len(WINDOWS_S)
 SHORT = 4
 """No mean reaches back further than one part in so many of the history."""
 TICK, COLD_START, TEN_MINUTES_S = 0, -1, 600
-HOLDS_S = (TICK, COLD_START, TEN_MINUTES_S, 1_800, 7_200)
+HOLDS_S = (TICK, COLD_START, TEN_MINUTES_S, 1_800)
 """Seconds that a forecast is held. The first two are one tick and one cold start; ten minutes are at least
 two cold starts."""
 BLOCKS = 12
@@ -50,26 +55,37 @@ class Past(NamedTuple):
 
     ticks: int
     sums: tuple[int, ...]  # cumulative work at the end of the last ticks, oldest first
-    line: tuple[int, int]  # over the line's window: sum of work, sum of age * work
+    lines: tuple[tuple[int, int], ...]  # over each line's window: sum of work, sum of age * work
     holds: tuple[tuple[Blocks, ...], ...]  # by hold, then by forecast, the floor last
     now: tuple[float, ...]  # the forecasts
+    minute: float  # the mean of a minute
 
 
-NOTHING = Past(0, (0,), (0, 0), (((0.0,),) * (FORECASTS + 1),) * len(HOLDS_S), (0.0,) * FORECASTS)
+NOTHING = Past(
+    0,
+    (0,),
+    ((0, 0),) * len(LINES_S),
+    (((0.0,),) * (FORECASTS + 1),) * len(HOLDS_S),
+    (0.0,) * FORECASTS,
+    0.0,
+)
 """Before the first tick."""
 
 
 def come(past: Past, pace: Pace, work_milli: int) -> Past:
     """What is remembered after one more tick, in which this work came."""
     ticks = past.ticks + 1
-    kept = max(*MEANS_S, LINE_S + pace.tick_s, pace.slo_s) // pace.tick_s + 1
+    kept = max(*MEANS_S, *(seconds + pace.tick_s for seconds in LINES_S), pace.slo_s) // pace.tick_s + 1
     sums = (*past.sums, past.sums[-1] + work_milli)[-kept:]
-    line = _line(past.line, sums, LINE_S // pace.tick_s)
-    now = (*_means(sums, ticks, pace), _led(line, pace))
-    if ticks < LINE_S // pace.tick_s:
-        now = (*now[:-1], now[0])
+    sizes = [seconds // pace.tick_s for seconds in LINES_S]
+    lines = tuple(_line(line, sums, size) for line, size in zip(past.lines, sizes, strict=True))
+    half, ten, minute = _means(sums, ticks, pace)
+    alone, rise = (
+        _led(line, size, pace) if ticks >= size else minute for line, size in zip(lines, sizes, strict=True)
+    )
+    now = (half, ten, alone, max(minute, rise))
     holds = _held(past.holds, (*now, _floor(sums, pace)), past.ticks, hold_ticks(pace))
-    return Past(ticks, sums, line, holds, now)
+    return Past(ticks, sums, lines, holds, now, minute)
 
 
 def hold_ticks(pace: Pace) -> tuple[int, ...]:
@@ -95,10 +111,9 @@ def _means(sums: tuple[int, ...], ticks: int, pace: Pace) -> tuple[float, ...]:
     return tuple((sums[-1] - sums[-1 - back]) / (back * pace.tick_s) for back in backs)
 
 
-def _led(line: tuple[int, int], pace: Pace) -> float:
+def _led(line: tuple[int, int], size: int, pace: Pace) -> float:
     """The least-squares line of the window, at the end of a cold start that begins with the next tick."""
-    size, step = LINE_S // pace.tick_s, pace.tick_s
-    total, aged = line
+    step, (total, aged) = pace.tick_s, line
     slope = ((size - 1) * total / 2 - aged) * 12 / (step * step * size * (size * size - 1))
     return max(0.0, total / (size * step) + slope * (pace.cold_start_s + step + size * step / 2))
 

@@ -4,8 +4,9 @@ import pytest
 from tests.properties.capacity_laws import Play, service, steps
 
 from steersman.decide import backtest, capacity, forecast
-from steersman.decide.backtest import CANDIDATES, HEADROOMS, Leader, Tick
-from steersman.decide.forecast import NOTHING, Pace, Past
+from steersman.decide.backtest import BY_RATE, CANDIDATES, HEADROOMS, Leader, Tick
+from steersman.decide.forecast import FORECASTS, NOTHING, Pace, Past
+from steersman.decide.levels import LEVELS, held_levels, needed_again, needed_now
 
 PACE = Pace(slo_s=10, cold_start_s=60, tick_s=5)
 
@@ -18,27 +19,30 @@ def after(loads: list[int], pace: Pace = PACE) -> Past:
 
 
 def test_all_forecasts_of_a_steady_rate_are_the_rate() -> None:
-    assert after([5_000] * 200).now == pytest.approx((1_000.0, 1_000.0, 1_000.0))
+    assert after([5_000] * 200).now == pytest.approx((1_000.0,) * FORECASTS)
 
 
 def test_a_line_leads_a_ramp_to_the_end_of_the_cold_start_and_means_lag() -> None:
     past = after([5 * 10 * tick for tick in range(200)])
-    minute, ten_minutes, line = past.now
-    assert ten_minutes < minute < 1_990 < line
+    half, ten_minutes, line, rise = past.now
+    assert ten_minutes < past.minute < half < 1_990 < line
     assert line == pytest.approx(1_990 + 2 * (60 + 5) + 5, abs=6)
+    assert rise == pytest.approx(line, abs=1), "the same ramp, fitted to longer"
 
 
-def test_a_line_that_falls_ends_at_nothing() -> None:
-    assert after([100_000] * 30 + [0] * 20).now[-1] == 0.0
+def test_a_line_that_falls_ends_at_nothing_and_a_rise_does_not_believe_it() -> None:
+    past = after([100_000] * 60 + [0] * 8)
+    assert past.now[2] < past.minute <= past.now[3]
+    assert after([100_000] * 30 + [0] * 20).now[2] == 0.0
 
 
 def test_short_history_is_not_averaged_with_what_was_not_seen() -> None:
-    assert after([0, 0, 0, 0, 10_000, 10_000]).now == (2_000.0, 2_000.0, 2_000.0)
+    assert after([0, 0, 0, 0, 10_000, 10_000]).now == (2_000.0,) * FORECASTS
 
 
 @pytest.mark.parametrize(
     ("cold_s", "ticks"),
-    [(0, (1, 1, 120, 360, 1_440)), (60, (1, 12, 120, 360, 1_440)), (600, (1, 120, 240, 360, 1_440))],
+    [(0, (1, 1, 120, 360)), (60, (1, 12, 120, 360)), (600, (1, 120, 240, 360))],
 )
 def test_holds_are_a_tick_a_cold_start_and_at_least_two_of_them(cold_s: int, ticks: tuple[int, ...]) -> None:
     assert forecast.hold_ticks(PACE._replace(cold_start_s=cold_s)) == ticks
@@ -62,7 +66,8 @@ def test_a_service_is_looked_at_twice_within_its_objective(slo_s: int, tick_s: i
 
 
 def test_candidates_are_all_combinations_once() -> None:
-    assert len({backtest.choice(one) for one in range(CANDIDATES)}) == CANDIDATES
+    assert len({backtest.choice(one) for one in range(BY_RATE)}) == BY_RATE == CANDIDATES - len(LEVELS)
+    assert len(set(LEVELS)) == len(LEVELS)
     assert backtest.choice(len(HEADROOMS)) == (0, 1, 0)
 
 
@@ -119,3 +124,22 @@ def test_without_a_cold_start_there_is_no_warming_up() -> None:
     given = service(cold_s=0)
     state = capacity.observe(capacity.start(given, 1), given, Tick(5_000, 5, 0, 1, 1))
     assert capacity.decide(state, given).code != "warm-up"
+
+
+def test_a_higher_level_is_let_go_sooner() -> None:
+    """Four were needed, then none: the k-th stays for the hold over k, or over k squared."""
+    past = after([5 * 4_000] * 12)
+    needed = needed_again((), past, 1_000)
+    assert (needed_now(past, 1_000), needed) == (4, (12,) * 4)
+    for idle_s, expected in ((60, 4), (500, 3), (1_000, 1), (1_801, 0)):
+        later = past._replace(ticks=past.ticks + idle_s // 5 + (idle_s % 5 > 0), minute=0.0)
+        held = held_levels(needed_again(needed, later, 1_000), later, 5, 0)
+        assert held[LEVELS.index((1_800, 1, 0))] == expected, idle_s
+        assert held[LEVELS.index((1_800, 1, 1))] == (expected + 1 if expected else 0)
+        assert held[LEVELS.index((1_800, 2, 0))] <= expected
+        assert held[LEVELS.index((14_400, 1, 0))] == (4 if idle_s <= 3_600 else 3)
+
+
+def test_what_is_needed_now_is_held_whatever_the_levels_say() -> None:
+    past = after([5 * 2_000] * 40)
+    assert set(held_levels((0, 0), past, 5, 2)) == {2, 3}
