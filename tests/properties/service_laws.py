@@ -368,10 +368,14 @@ def _pointed_that_way(home: Home, at: int, state: ServiceState, way: int) -> Non
 
 def bad_ends_wait_longer_each_time(home: Home) -> None:
     """A replica that ended badly again, ready or not, waits at least twice as long as the last time; one that
-    was lost neither more nor less for it."""
+    was lost neither more nor less for it. What it waited under other lengths of the back-off says nothing:
+    a policy may ask for less from one cycle to the next, and `replicas_come_back` holds each to its own."""
     waited: dict[str, int] = {}
+    lengths = None
     for cycle in home.cycles:
         view = View(cycle.seen)
+        if lengths != (lengths := (view.policy.backoff_ms_base, view.policy.backoff_ms_max)):
+            waited.clear()
         for item in cycle.plan.decisions:
             job = view.workloads.get(item.workload)
             if isinstance(item, Forget):
