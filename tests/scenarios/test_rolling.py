@@ -428,3 +428,34 @@ def test_every_spawn_and_retirement_says_why() -> None:
     shop.rest()
     assert set(decided(shop, Spawn)) == {"gateway-needed", "replica-needed"}
     assert set(decided(shop, Retire)) == {"replica-replaced", "replica-surplus"}
+
+
+def test_back_given_up_and_up_after_stop_is_no_rollout() -> None:
+    """The way back was begun as a revision and given up: what serves is what is declared, and is not begun
+    once more when the service is up again."""
+    shop = up(ROOMY, spec=version("v1", 2))
+    shop.serve(version("v2", 2))
+    while shop.ready(revision=2) < 1:
+        shop.cycle(*shop.world(), after_ms=100)
+    shop.broken = {3: 78}
+    shop.serve(version("v1", 2))
+    shop.rest()
+    assert shop.why() is Code.REPLICA_CRASHED
+    shop.stop("digits")
+    shop.rest()
+    shop.serve(version("v1", 2), restarts=False)
+    shop.rest()
+    state = shop.service()
+    assert (shop.why(), state.revisions, state.failed) == (Code.SERVING, 3, None)
+    assert shop.names() == shop.names(revision=1) != []
+
+
+def test_there_and_back_before_anything_was_begun_is_no_rollout() -> None:
+    """Two requests, of which the second was made without knowledge of the first."""
+    shop = up(ROOMY, spec=version("v1", 1))
+    shop.cycle(
+        served(version("v2", 1)),
+        served(version("v1", 1, ready_timeout_ms=9_000), restarts=False),
+    )
+    shop.rest()
+    assert (shop.names(revision=1), shop.service().revisions) == (["digits.1"], 1)

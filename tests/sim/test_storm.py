@@ -33,6 +33,12 @@ def test_what_ends_while_it_is_looked_at_is_waited_for(seed: int) -> None:
     assert storm(seed, MemoryJournal(), RunSensor).violations == ()
 
 
+@pytest.mark.parametrize("seed", [55, 89])
+def test_services_of_a_home_without_nodes_wait_in_calm(seed: int) -> None:
+    """In these nobody ever declares a fleet: no replica can start, and that is no fault of the plane."""
+    assert storm(seed, MemoryJournal(), RunSensor).violations == ()
+
+
 def test_one_seed_is_one_history() -> None:
     first, second = (MemoryJournal(), MemoryJournal())
     assert storm(3, first, RunSensor) == storm(3, second, RunSensor)

@@ -456,8 +456,8 @@ def _serves(snapshot: Snapshot, run: str) -> bool:
 
 
 def _unserved(snapshot: Snapshot, service: ServiceState) -> Iterator[str]:
-    """What of a service is not as declared. Three things nobody here can mend: no model, one that can never
-    be loaded, and no room."""
+    """What of a service is not as declared. Four things nobody here can mend: no model, one that can never
+    be loaded, no room, and no node at all (a storm in which no fleet was ever declared)."""
     name = service.spec.name
     if service.removing or (service.stop_requested and service.replicas):
         yield f"{name} still has replicas"
@@ -466,7 +466,8 @@ def _unserved(snapshot: Snapshot, service: ServiceState) -> Iterator[str]:
     jobs = [snapshot.workloads[ref.name] for ref in service.replicas]
     waits = service.reason is not None and service.reason.code in (Code.WAITING_INPUT, Code.INPUT_FAILED)
     crowded = any(job.phase is Phase.QUEUED for job in jobs)
-    if waits or crowded:
+    nowhere = not any(node.declared for _, node in snapshot.nodes.sorted_items())
+    if waits or crowded or nowhere:
         return
     serving = service.serving
     if serving is None and service.rolling is None and service.failed is not None:

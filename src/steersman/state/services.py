@@ -49,8 +49,7 @@ def declared(draft: Draft, event: ServiceDeclared) -> None:
     if spec.scaling.metrics != before.spec.scaling.metrics:
         kept = (heard for heard in before.signals if not heard.name.startswith(PROMETHEUS))
         after = replace(after, signals=tuple(kept))
-    if event.restarts:
-        after = replace(after, generation=_generation_declared(draft, before, spec))
+    after = replace(after, generation=_generation_declared(draft, before, event))
     if event.restarts or before.stop_requested or before.removing:  # what was given up is tried once more
         after = replace(after, failed=None, failed_reason=None)
     draft.services[spec.name] = after
@@ -61,12 +60,16 @@ def _foresee(draft: Draft, spec: Service) -> None:
     draft.foreseen.swap(*((None, entry) if spec.scaling.foresees else (entry, None)))
 
 
-def _generation_declared(draft: Draft, before: ServiceState, spec: Service) -> int:
-    """Back to what serves, after what was to replace it was given up, is no news: nothing is to roll out."""
+def _generation_declared(draft: Draft, before: ServiceState, event: ServiceDeclared) -> int:
+    """What serves as it is, is no news, while nothing is on its way: nothing is to roll out.
+
+    So it is for a declaration that goes back to it, after what was to replace it was given up or before it
+    was begun, and for one that only lets what was stopped or given up be tried once more.
+    """
     serving = before.serving
-    if before.rolling is None and serving is not None and same_revision(serving.spec, spec):
+    if before.rolling is None and serving is not None and same_revision(serving.spec, event.service):
         return serving.generation
-    return draft.position
+    return draft.position if event.restarts else before.generation
 
 
 def same_revision(one: Service, other: Service) -> bool:
