@@ -83,6 +83,12 @@ def free_memory(state: NodeState) -> int:
     return state.node.memory_bytes - state.used_memory_bytes - state.reserved_memory_bytes
 
 
+def is_over(state: NodeState) -> bool:
+    """Whether more is leased than the node has: it has shrunk, and takes nothing until that is over."""
+    node = state.node
+    return state.used_cpu_milli > node.cpu_milli or state.used_memory_bytes > node.memory_bytes
+
+
 def will_take(state: NodeState, shape: Shape) -> bool:
     """Whether the node is one of those where the shape may go at all."""
     return takes_work(state) and serves(state.node, shape.pools)
@@ -113,16 +119,22 @@ def room(draft: Draft, shape: Shape) -> Iterator[tuple[NodeId, int]]:
             if ranks and will_take(draft.nodes[node], shape):
                 yield node, ranks
     for free in holding(draft, shape):
-        for cpu_milli, memory_bytes, node in draft.capacity.member(free).since((shape.cpu_milli,)):
-            if memory_bytes < shape.memory_bytes or node in seen:
+        for cpu_milli, memory_bytes, node in draft.capacity.member(free).since(_least(shape)):
+            if 0 < shape.memory_bytes > memory_bytes or node in seen:
                 continue
-            if not serves(draft.nodes[node].node, shape.pools):
+            if not serves(draft.nodes[node].node, shape.pools) or is_over(draft.nodes[node]):
                 continue
             ranks = (
                 ranks_on(draft.nodes[node], shape) if part else ranks_in(cpu_milli, memory_bytes, free, shape)
             )
             if ranks:
                 yield node, ranks
+
+
+def _least(shape: Shape) -> tuple[int, ...]:
+    """Where nodes with enough cores begin. What asks for none fits where less than none is free, as well: on
+    a node on which somebody waits for cores to come free."""
+    return (shape.cpu_milli,) if shape.cpu_milli else ()
 
 
 def _with_open_parts(draft: Draft, shape: Shape) -> Iterator[NodeId]:
@@ -305,7 +317,7 @@ def what_lacks(draft: Draft, shape: Shape) -> Code:
     if not signatures or (_is_instance(shape) and not _can_be_cut(draft, shape, signatures)):
         return Code.NO_SHARE if wants_part(shape) else Code.NO_DEVICES
     for free in signatures:
-        if next(draft.capacity.member(free).since((shape.cpu_milli,)), None) is not None:
+        if next(draft.capacity.member(free).since(_least(shape)), None) is not None:
             return Code.NO_MEMORY
     return Code.NO_CORES
 
@@ -321,16 +333,24 @@ def _can_be_cut(draft: Draft, shape: Shape, signatures: list[Signature]) -> bool
 
 
 def times(shape: Shape, ranks: int, state: NodeState) -> Resources:
-    """The capacity of a node that so many ranks of a shape ask for. Alternatives become the kind it has."""
-    kinds = sorted({device.kind for device in state.node.devices})
-    amounts: list[tuple[str, int]] = []
+    """The capacity of a node that so many ranks of a shape ask for, and that it has free.
+
+    Of alternatives it is what is free of each kind, in the order of preference.
+    """
+    free, amounts = dict(free_accelerators(state)), dict[str, int]()
     for asked, count in shape.accelerators:
-        mine = [kind for kind in kinds if will_do(asked, kind)]
-        amounts.append((min(mine, key=lambda kind: (rank_of(asked, kind), kind)), count * ranks))
+        mine = [device.kind for device in state.node.devices if will_do(asked, device.kind)]
+        kinds = sorted(set(mine), key=lambda kind: (rank_of(asked, kind), kind))
+        left = ranks
+        for kind in kinds:
+            held = min(left, free.get(kind, 0) // count)
+            amounts[kind] = amounts.get(kind, 0) + held * count
+            left -= held
+        amounts[kinds[0]] += left * count
     return Resources(
         cpu_milli=shape.cpu_milli * ranks,
         memory_bytes=shape.memory_bytes * ranks,
-        accelerators=tuple(sorted(amounts)),
+        accelerators=tuple(sorted((kind, count) for kind, count in amounts.items() if count)),
         device_milli=shape.device_milli,
         mig_profile=shape.mig_profile,
     )

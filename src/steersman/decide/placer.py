@@ -13,7 +13,7 @@ the snapshot, and which of two equal nodes is taken follows from their names.
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from steersman.decide.fit import free_cores, free_memory
+from steersman.decide.fit import free_cores, free_memory, is_over
 from steersman.decide.pack import NodeState as PackNode
 from steersman.decide.pack import Packer, is_due
 from steersman.decide.pack_price import Size
@@ -226,4 +226,7 @@ def as_packed(state: NodeState, look: Look) -> PackNode:
         if state.reserved_shares or (kept > 0 and devices[index] == WHOLE_MILLI):
             kept -= devices[index] == WHOLE_MILLI
             devices[index] = 0
-    return PackNode(state.node.id, look.flavor.name, free_cores(state), free_memory(state), tuple(devices))
+    cores, memory = free_cores(state), free_memory(state)
+    if not is_over(state):  # what is kept for others may be more than is free
+        cores, memory = max(cores, 0), max(memory, 0)
+    return PackNode(state.node.id, look.flavor.name, cores, memory, tuple(devices))

@@ -94,7 +94,7 @@ def find(draft: Draft, book: Book, winner: WorkloadState, asked: Amounts) -> tup
         return None, wake_ms
     lost = sum(lost_work(draft.runs[run], draft.now_ms) for run in victims)
     kept = tuple(
-        Reservation(node=option.node, amount=times(shape, option.ranks, draft.nodes[option.node]))
+        Reservation(node=option.node, amount=times(shape, option.ranks, _without(draft, option)))
         for option in taken
     )
     return Yield(victims, tuple(sorted(kept, key=lambda item: item.node)), lost), wake_ms
@@ -222,10 +222,19 @@ def _greedy(draft: Draft, state: NodeState, runs: list[RunId], shape: Shape, ran
     return tuple(chosen)
 
 
-def _ranks_after(draft: Draft, state: NodeState, victims: tuple[RunId, ...], shape: Shape) -> int:
-    """How many ranks the node could hold once these runs are gone from it."""
+def _without(draft: Draft, option: _Option) -> NodeState:
+    """The node of an option once its victims are gone."""
+    return _after(draft, draft.nodes[option.node], option.victims)
+
+
+def _after(draft: Draft, state: NodeState, victims: tuple[RunId, ...]) -> NodeState:
     for run in victims:
         for rank in draft.runs[run].ranks:
             if rank.placement.node == state.node.id and rank.end is None:
                 state = without_lease(state, rank.placement)
-    return ranks_on(state, shape)
+    return state
+
+
+def _ranks_after(draft: Draft, state: NodeState, victims: tuple[RunId, ...], shape: Shape) -> int:
+    """How many ranks the node could hold once these runs are gone from it."""
+    return ranks_on(_after(draft, state, victims), shape)

@@ -240,3 +240,35 @@ def test_too_much_for_one_node_is_told_with_its_topology() -> None:
     home.up(together("pair", 4, "node"))
     assert home.code("pair") is Code.REFUSED_TOO_LARGE
     assert home.facts("pair")["topology"] == "node"
+
+
+def test_what_is_kept_of_alternatives_is_what_comes_free() -> None:
+    """The A100 is another's for good; what yields is the H100, and that is what is kept."""
+    home = Home(fleet(node("a", cores=8, devices=["A100", "H100"])))
+    home.up(job("stays", gpus=(("A100", 1),)), job("yields", gpus=(("H100", 1),), checkpoint=RESUMABLE))
+    for name in ("stays", "yields"):
+        home.begin(name)
+    home.cycle(after_ms=10_000)
+    home.up(job("wins", gpus=(("A100|H100", 1),), priority=9))
+    (kept,) = home.snapshot.workloads["wins"].reservations
+    assert kept.amount.accelerators == (("H100", 1),)
+    home.end("yields", code=143)
+    assert placed(home, "wins")[0].devices == ("a/1",)
+
+
+def test_what_asks_for_nothing_starts_where_less_than_nothing_is_free() -> None:
+    """All cores are leased, and one is kept beside for who waits."""
+    home = Home(fleet(node("a", cores=4)))
+    home.up(job("low", cores=4, checkpoint=RESUMABLE))
+    home.begin("low")
+    home.cycle(after_ms=10_000)
+    home.up(job("high", cores=1, priority=9))
+    assert home.snapshot.nodes["a"].reserved_cpu_milli == 1_000
+    home.up(job("nothing", cores=0, gib=0), job("gang", cores=0, gib=0, ranks=2))
+    assert home.run("nothing").ranks[0].placement.node == "a"
+    assert len(home.run("gang").ranks) == 2
+    home.cycle(fleet(node("a", cores=3)))
+    home.up(job("later", cores=0, gib=0), job("others", cores=0, gib=0, ranks=2))
+    assert (home.state("later").run, home.state("others").run) == (None, None), (
+        "the node is over its capacity"
+    )
