@@ -117,14 +117,14 @@ def asked(state: WorkloadState) -> Amounts:
 def room_on(snapshot: View, name: NodeId, whose: str, gone: Iterable[Run] = ()) -> int:
     """How many ranks of a workload the node has room for, once some runs are gone; of parts one at most."""
     state, node = snapshot.workloads[whose], snapshot.nodes[name]
-    taken, have = used(snapshot, name), capacity(node)
-    if any(taken.get(what, 0) > have[what] for what in ("cpu", "memory")):
-        return 0  # it has shrunk
     left = {run.id for run in gone}
-    free = free_of(snapshot, name, whose)
+    free, taken = free_of(snapshot, name, whose), used(snapshot, name)
     for run, _, rank in live_ranks(snapshot):
         if rank.placement.node == name and run.id in left:
             add(free, held(node, rank.placement))
+            add(taken, held(node, rank.placement), -1)
+    if any(taken.get(what, 0) > capacity(node)[what] for what in ("cpu", "memory")):
+        return 0  # it has shrunk
     most = fits(_by_asked_kinds(free, state), asked(state))
     staying = [
         rank.placement
