@@ -24,7 +24,7 @@ from steersman.app.wire import (
 from steersman.engine.stats import EngineStats
 from steersman.explain.history import decision_words
 from steersman.explain.words import describe, fix
-from steersman.explain.workload import current_reason
+from steersman.explain.workload import current_reason, part_of
 from steersman.model.decisions import Decision, Reserve, SetCheckpointInterval, Start, Stop
 from steersman.model.ids import RunId
 from steersman.model.reasons import Code, Reason, reason
@@ -109,6 +109,7 @@ def row(snapshot: Snapshot, state: WorkloadState, progress: Progress) -> Row:
         cpu_milli=state.spec.resources.cpu_milli,
         memory_bytes=state.spec.resources.memory_bytes,
         accelerators=dict(state.spec.resources.accelerators),
+        part=part_of(state.spec.resources),
         finished_ms=state.finished_ms,
         stopping=state.stop_requested,
         removing=state.removing,

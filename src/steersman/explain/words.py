@@ -83,7 +83,8 @@ def _too_large(facts: Facts) -> str:
         if asked > largest:
             lacks.append(f"{asked} x {kind} where the best node has {largest}")
     if not lacks:
-        ranks = f"{facts.get('num_nodes', 1)} ranks where the whole fleet, empty, holds "
+        where = {"node": "one node", "zone": "one zone"}.get(str(facts.get("topology")), "the whole fleet")
+        ranks = f"{facts.get('num_nodes', 1)} ranks where {where}, empty, holds "
         lacks.append(f"{ranks}{facts.get('ranks_that_fit', 0)}")
     return "the fleet cannot hold it even when empty: it asks for " + " and ".join(lacks)
 
@@ -100,7 +101,9 @@ def _too_large_fix(facts: Facts) -> str:
     if int(facts.get("memory_bytes", 0)) > int(facts.get("memory_bytes_largest", 0)):
         parts.append(f"memory: {format_bytes(int(facts['memory_bytes_largest']))}")
     parts += [
-        f"accelerators: {kind}:{largest}" for kind, asked, largest in _devices(facts) if asked > largest
+        f"accelerators: {kind}:{largest}" if largest else f"no {kind}"
+        for kind, asked, largest in _devices(facts)
+        if asked > largest
     ]
     if not parts:
         parts.append(f"num_nodes: {facts.get('ranks_that_fit', 0)}")

@@ -15,6 +15,7 @@ from steersman.explain.words import describe, fix
 from steersman.model.errors import ConflictError
 from steersman.model.events import Event
 from steersman.model.reasons import Code, Reason
+from steersman.model.resources import WHOLE_MILLI, Resources
 from steersman.model.snapshot import Phase, Run, Snapshot, WorkloadState
 from steersman.model.units import format_bytes, format_cpu, format_duration_ms
 from steersman.state.derive import shape_of
@@ -144,10 +145,16 @@ def _for(snapshot: Snapshot, run: Run) -> str:
     return f" for {format_duration_ms(max(snapshot.now_ms - run.started_ms, 0))}"
 
 
+def part_of(asked: Resources) -> str:
+    """The part of a device that a rank asks for, as it is written; empty when it asks for whole ones."""
+    share = format_cpu(asked.device_milli) if asked.device_milli < WHOLE_MILLI else ""
+    return asked.mig_profile or share
+
+
 def _size(state: WorkloadState) -> str:
     asked = state.spec.resources
     parts = [f"{format_cpu(asked.cpu_milli)} core(s)", f"{format_bytes(asked.memory_bytes)} of memory"]
-    parts += [f"{count} x {kind}" for kind, count in asked.accelerators]
+    parts += [f"{part_of(asked) or count} x {kind}" for kind, count in asked.accelerators]
     ranks = state.spec.body.num_nodes
     text = ", ".join(parts)
     return f"{ranks} ranks of {text} each, as declared" if ranks > 1 else f"{text}, as declared"

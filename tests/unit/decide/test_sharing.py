@@ -7,7 +7,8 @@ from tests.scenarios.home import GIB, RESUMABLE, Home, fleet, job, node
 from steersman.decide.fit import largest_part, ranks_on, what_lacks
 from steersman.decide.placer import Flavor, Placer, as_packed, look_at
 from steersman.explain.refusals import refuse
-from steersman.explain.words import describe
+from steersman.explain.words import describe, fix
+from steersman.explain.workload import explain
 from steersman.model.decisions import Placement, Start
 from steersman.model.events import NodeHealth
 from steersman.model.ids import NodeId
@@ -272,3 +273,15 @@ def test_what_asks_for_nothing_starts_where_less_than_nothing_is_free() -> None:
     assert (home.state("later").run, home.state("others").run) == (None, None), (
         "the node is over its capacity"
     )
+
+
+def test_a_part_is_told_as_it_was_asked_for() -> None:
+    home = Home(fleet(node("a", cores=8, devices=["A100"])))
+    home.up(part("share", 250), part("instance", profile="1g.5gb"))
+    assert ", 0.25 x A100, as declared" in explain(home.snapshot, "share", ()).size
+    assert ", 1g.5gb x A100, as declared" in explain(home.snapshot, "instance", ()).size
+    home.up(together("pair", 9, "node"), job("tpu", gpus=(("TPU", 1),)))
+    assert told(home, "pair").endswith("asks for 9 ranks where one node, empty, holds 8")
+    why = home.snapshot.workloads["tpu"].reason
+    assert why is not None
+    assert (fix(why) or "").startswith("ask for at most no TPU, or add")

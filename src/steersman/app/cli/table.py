@@ -190,7 +190,7 @@ def progress(row: Row) -> str:
 def asks(row: Row) -> str:
     """What it wants, of all ranks together in so many parts."""
     parts = [f"{format_cpu(row.cpu_milli)} cores", format_bytes(row.memory_bytes)]
-    parts += [f"{count} {kind}" for kind, count in sorted(row.accelerators.items())]
+    parts += [f"{row.part or count} {kind}" for kind, count in sorted(row.accelerators.items())]
     words = ", ".join(parts)
     return words if row.num_nodes == 1 else f"{row.num_nodes} × ({words})"
 
