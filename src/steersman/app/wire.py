@@ -128,9 +128,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     `reason` is in words and `code` its stable code; `step` to `samples_per_second` are the run's last report.
     `declared_at` is the journal position that gives a workload its place among those of one priority.
-    `cpu_milli` to `part` are asked for by each of `num_nodes` ranks; `part` is of one accelerator: ``0.25``,
-    or a MIG profile; empty: whole ones. `rank` is the one that the reason is about, when it is about one. `fix` is what a person could do. `market` and `pool` are of the
-    nodes of its run.
+    `cpu_milli` to `part` are asked for by each of `num_nodes` ranks; `part` is of one accelerator:
+    ``0.25``, or a MIG profile; empty: whole ones. `rank` is the one that the reason is about, when it is
+    about one. `fix` is what a person could do. `market` and `pool` are of the nodes of its run.
     """
 
     name: str

@@ -11,11 +11,12 @@ from steersman.explain.words import describe, fix
 from steersman.explain.workload import explain
 from steersman.model.decisions import Placement, Start
 from steersman.model.events import NodeHealth
-from steersman.model.ids import NodeId
+from steersman.model.ids import NodeId, RunId, WorkloadName
 from steersman.model.reasons import Code
 from steersman.model.resources import Resources, Sharing
 from steersman.model.snapshot import Shape
 from steersman.model.workload import Topology, Workload
+from steersman.state.check import holds
 from steersman.state.draft import Draft
 
 
@@ -285,3 +286,19 @@ def test_a_part_is_told_as_it_was_asked_for() -> None:
     why = home.snapshot.workloads["tpu"].reason
     assert why is not None
     assert (fix(why) or "").startswith("ask for at most no TPU, or add")
+
+
+def test_a_node_with_several_open_devices_is_looked_at_once() -> None:
+    home = Home(fleet(node("a", cores=8, devices=["T4", "T4"])))
+    home.up(part("one", 600, kind="T4"), part("two", 500, kind="T4"))
+    home.up(part("gang", 400, kind="T4", ranks=2))
+    assert {item.devices for item in placed(home, "gang")} == {("a/0",), ("a/1",)}
+
+
+def test_a_start_whose_device_was_taken_meanwhile_does_not_hold() -> None:
+    home = Home(fleet(node("a", cores=8, devices=["T4"])))
+    home.up(job("first", gpus=(("T4", 1),)))
+    (start,) = [item for item in home.cycles[-1].plan.decisions if isinstance(item, Start)]
+    home.up(job("second", gpus=(("T4", 1),)))
+    late = replace(start, workload=WorkloadName("second"), run=RunId("second.9"))
+    assert not holds(Draft(home.snapshot), late)

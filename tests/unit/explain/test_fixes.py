@@ -130,3 +130,12 @@ def test_a_fleet_with_nothing_to_offer_needs_nodes() -> None:
     assert found.resources is None
     assert found.words == "add 1 node with at least 1 cores, 1 GiB of memory to the fleet"
     assert found.node == Resources(cpu_milli=1_000, memory_bytes=1 << 30)
+
+
+def test_spot_is_no_fix_for_who_did_not_ask_for_it() -> None:
+    spot = replace(node("s", cores=8), market="spot", pool="p")
+    home = Home(fleet(spot, node("a", cores=2)))
+    home.up(job("large", cores=8))
+    assert (explain(home.snapshot, "large", ()).fix or "").startswith(
+        "ask for at most cpus: 2, or add 1 node"
+    )

@@ -152,3 +152,10 @@ def test_equal_declarations_have_equal_digests() -> None:
     assert len(digest(read(BASE))) == 7 + 64
     others = {digest(read(BASE.replace(old, new))) for old, new, _, _ in CHANGES}
     assert len(others | {digest(read(BASE))}) == len(CHANGES) + 1
+
+
+def test_another_mode_of_sharing_needs_a_new_run() -> None:
+    part = BASE.replace("A100:1", "A100:0.5")
+    found = diff(read(part), read(part.replace("A100:0.5", "A100:0.5, sharing: mig")))
+    assert [(change.path, change.after) for change in found.changes] == [("resources.sharing", "mig")]
+    assert found.restarts
