@@ -25,7 +25,8 @@ from steersman.model.table import Table
 from steersman.state import apply, fold, services
 from steersman.state.draft import Draft
 
-STORIES_MAX = 120
+SEEDS = (529, *range(1, 240, 2))
+"""The first has a new revision that is lost again and again with its nodes, which is rare."""
 
 
 def _retires_the_ready_first(patch: Patch) -> None:
@@ -279,7 +280,7 @@ def test_a_planted_bug_is_caught(
 ) -> None:
     """The law that is meant for it fails on some story."""
     plant(monkeypatch)
-    assert any(broken_by(Story(seed, CYCLES), law) for seed in range(1, 2 * STORIES_MAX, 2))
+    assert any(broken_by(Story(seed, CYCLES), law) for seed in SEEDS)
 
 
 def test_a_replica_too_few_at_rest_is_caught(monkeypatch: Patch) -> None:
@@ -314,7 +315,7 @@ def test_a_service_that_never_goes_is_caught(monkeypatch: Patch) -> None:
 def _restless() -> int:
     """Stories whose end is no rest."""
     caught = 0
-    for seed in range(1, 2 * STORIES_MAX, 2):
+    for seed in SEEDS:
         home, batches = told_by(Story(seed, CYCLES))
         for batch in batches:
             play(home, batch)

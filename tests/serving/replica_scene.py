@@ -158,8 +158,14 @@ class Replica:
         self.process.send_signal(signal.SIGTERM)
 
     def end(self) -> tuple[int, str, str]:
-        """Wait for its end: exit code, stdout, stderr."""
-        out, _ = self.process.communicate(timeout=WAIT_SECONDS)
+        """Wait for its end: exit code, stdout, stderr. Raises AssertionError, with where it is stuck."""
+        try:
+            out, _ = self.process.communicate(timeout=WAIT_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            ended = self.process.poll()
+            self.process.send_signal(signal.SIGALRM)  # faulthandler writes where it is, and it dies
+            self.process.wait(WAIT_SECONDS)
+            raise AssertionError(f"no end; before SIGALRM {ended}: {self.stderr()}") from error
         return self.process.returncode, out, self.stderr()
 
     def stderr(self) -> str:

@@ -80,6 +80,34 @@ def test_without_gateways_it_ends_at_once(tmp_path: Path) -> None:
             assert replica.end()[0] == 0
 
 
+@pytest.mark.parametrize("source", [ECHO, "async " + ECHO], ids=["sync", "async"])
+def test_a_signal_that_interrupts_no_wait_is_heard(tmp_path: Path, source: str) -> None:
+    """It goes to another thread, as one does that comes just before the wait: nothing wakes the main one."""
+    aside = """
+import signal, threading, time
+threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+"""
+    with callable_replica(tmp_path, aside + source).ready() as replica:
+        replica.terminate()
+        assert replica.end()[0] == 0
+
+
+@pytest.mark.parametrize("source", [ECHO, "async " + ECHO], ids=["sync", "async"])
+def test_a_signal_of_the_model_s_own_ends_nothing(tmp_path: Path, source: str) -> None:
+    own = """
+import signal
+signal.signal(signal.SIGUSR1, lambda *_: None)
+"""
+    with callable_replica(tmp_path, own + source).ready() as replica:
+        with replica.gateway() as gateway:
+            replica.process.send_signal(signal.SIGUSR1)
+            assert gateway.answers(5) == [5]
+        replica.terminate()
+        _, out, _ = replica.end()
+    assert "drained: 1 batches" in out
+
+
 def test_no_gateway_waits_for_another_s_second_batch(tmp_path: Path) -> None:
     """While the first batch runs, one gateway queues nine more and another comes with one."""
     os.mkfifo(tmp_path / "gate")

@@ -106,8 +106,9 @@ class Client:
         headers = {**self._headers, "Content-Type": "application/json"} if body else self._headers
         try:
             self._connection.request(method, target, body=body, headers=headers)
-            response = self._connection.getresponse()
-            data = response.read(ANSWER_BYTES_MAX)
+            # Closed here: a Ctrl-C in what its finalizer calls would be lost.
+            with self._connection.getresponse() as response:
+                data = response.read(ANSWER_BYTES_MAX)
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
             raise _lost(error) from error

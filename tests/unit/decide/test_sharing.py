@@ -80,6 +80,14 @@ def test_a_part_is_an_instance_where_there_is_one_and_says_what_it_keeps_apart()
     assert "a MIG instance 2g.10gb: memory and faults are its own" in told(home, "one")
 
 
+def test_a_node_with_two_open_devices_counts_once() -> None:
+    home = Home(fleet(node("a", cores=8, devices=["T4", "T4"]), node("b", cores=8, devices=["T4"])))
+    pair = part("pair", 600, kind="T4", ranks=2)
+    home.up(replace(pair, body=replace(pair.body, topology="node")))
+    home.up(part("gang", 300, kind="T4", ranks=3))
+    assert sorted(str(item.node) for item in placed(home, "gang")) == ["a", "a", "b"]
+
+
 def test_an_instance_where_none_fits_becomes_a_slice_only_when_that_will_do() -> None:
     home = Home(fleet(node("a", cores=8, devices=["T4"])))
     home.up(part("auto", 300, kind="any"))

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from steersman.dataplane.replica import watchdog
+from steersman.dataplane.replica.ending import Ending
 from steersman.dataplane.replica.errors import BAD_FRAME, MODEL_ERROR, BatchError
 from steersman.dataplane.replica.frames import FrameReader
 from steersman.dataplane.replica.model import (
@@ -69,14 +70,16 @@ class AsyncServer:
         self.under_way = 0
         self.batches = 0
 
-    async def serve(self, listener: socket.socket, wake: int, on_drain: Callable[[], None]) -> None:
-        """Until the end. `wake` becomes readable when that is asked for; `on_drain` is called then."""
+    async def serve(self, listener: socket.socket, ending: Ending, on_drain: Callable[[], None]) -> None:
+        """Until the end. `on_drain` is called once that is asked for."""
         loop = asyncio.get_running_loop()
         self._done: asyncio.Future[None] = loop.create_future()
         server = await loop.create_server(lambda: AsyncLink(self), sock=listener)
 
         def drain() -> None:
-            loop.remove_reader(wake)
+            if not ending.asked():
+                return
+            loop.remove_reader(ending)
             self.draining = True
             server.close()
             on_drain()
@@ -84,7 +87,7 @@ class AsyncServer:
                 link.say_drain()
             self.check_done()
 
-        loop.add_reader(wake, drain)
+        loop.add_reader(ending, drain)
         await self._done
 
     def check_done(self) -> None:

@@ -41,11 +41,10 @@ if "steersman" not in sys.modules:
 
 import asyncio  # noqa: E402 - the path first
 import gc  # noqa: E402 - the path first
-import signal  # noqa: E402 - the path first
-import socket  # noqa: E402 - the path first
 
 from steersman.dataplane.replica import callables, places, watchdog  # noqa: E402 - needs the package
 from steersman.dataplane.replica.async_server import AsyncServer, Setting  # noqa: E402 - needs the package
+from steersman.dataplane.replica.ending import Ending  # noqa: E402 - needs the package
 from steersman.dataplane.replica.errors import EXIT_FAILED, LoadError  # noqa: E402 - needs the package
 from steersman.dataplane.replica.model import (  # noqa: E402 - needs the package
     BATCHES_MAX_ASYNC,
@@ -123,10 +122,7 @@ def _serve(settings: Settings, model: Model | callables.AsyncCallableModel) -> i
     waits = isinstance(model, callables.AsyncCallableModel)
     load_ms = round((time.monotonic() - BEGUN) * 1000)
     greeting = hello(settings, model.signature, BATCHES_MAX_ASYNC if waits else BATCHES_MAX_SYNC, load_ms)
-    # Never closed: a signal may come at the very end, and its handler wants a place to write to.
-    wake, asked = (handle.detach() for handle in socket.socketpair())
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: os.write(asked, b"!"))
+    ending = Ending()
 
     def on_drain() -> None:
         places.unlisten(folder)
@@ -141,10 +137,10 @@ def _serve(settings: Settings, model: Model | callables.AsyncCallableModel) -> i
     say(f"ready after {load_ms} ms")
     if isinstance(model, callables.AsyncCallableModel):
         served = AsyncServer(Setting(model, greeting, rows_max, seconds_max))
-        asyncio.run(served.serve(listener, wake, on_drain))
+        asyncio.run(served.serve(listener, ending, on_drain))
         return served.batches
     server = Server(model, greeting, Limits(rows_max, seconds_max))
-    server.serve(listener, wake, on_drain)
+    server.serve(listener, ending, on_drain)
     return server.batches
 
 

@@ -13,7 +13,6 @@ been answered; the link closes when that is written, and with the last link the 
 from __future__ import annotations
 
 import contextlib
-import os
 import select
 import socket
 import time
@@ -22,6 +21,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from steersman.dataplane.replica import watchdog
+from steersman.dataplane.replica.ending import Ending
 from steersman.dataplane.replica.errors import BAD_FRAME, BatchError
 from steersman.dataplane.replica.frames import FrameReader
 from steersman.dataplane.replica.model import LINKS_MAX, STALL_SECONDS, Costs, Model, Pieces
@@ -29,7 +29,6 @@ from steersman.ports import replica_wire as wire
 
 GATHER_MAX = 64
 """Pieces of one gathering write; the kernel takes 1,024."""
-WAKE_BYTES = 64
 
 
 class Link:
@@ -105,16 +104,17 @@ class Server:
         self._draining = False
         self.batches = 0
 
-    def serve(self, listener: socket.socket, wake: int, on_drain: Callable[[], None]) -> None:
-        """Until the end. `wake` becomes readable when that is asked for; `on_drain` is called then."""
+    def serve(self, listener: socket.socket, ending: Ending, on_drain: Callable[[], None]) -> None:
+        """Until the end. `on_drain` is called once that is asked for."""
         self._poll.register(listener, select.EPOLLIN)
-        self._poll.register(wake, select.EPOLLIN)
+        self._poll.register(ending, select.EPOLLIN)
         while not (self._draining and not self._links):
             for descriptor, _ in self._poll.poll(self._timeout()):
                 if descriptor in self._links:
                     self._guarded(self._links[descriptor], self._move)
-                elif descriptor == wake:
-                    self._begin_drain(listener, wake, on_drain)
+                elif descriptor == ending.fileno():
+                    if ending.asked():
+                        self._begin_drain(listener, on_drain)
                 elif not self._draining:
                     self._accept(listener)
             for link in list(self._turns.values()):
@@ -139,8 +139,7 @@ class Server:
             self._poll.register(connection, select.EPOLLIN)
             self._guarded(link, lambda link: self._send(link, self._greeting))
 
-    def _begin_drain(self, listener: socket.socket, wake: int, on_drain: Callable[[], None]) -> None:
-        os.read(wake, WAKE_BYTES)
+    def _begin_drain(self, listener: socket.socket, on_drain: Callable[[], None]) -> None:
         if self._draining:
             return
         self._draining = True
