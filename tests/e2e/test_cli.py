@@ -430,3 +430,19 @@ def test_an_altered_journal_is_found_and_not_served(fresh: Path) -> None:
     assert found["problems"]
     refused(steer(fresh, "up", "-", stdin=HELLO.encode()), "was altered")
     refused(steer(fresh, "server", "--background"), "the control plane did not start")
+
+
+# Devices.
+
+
+def test_programs_are_told_which_devices_are_their_own(fresh: Path) -> None:
+    shell = 'run: echo "$STEERSMAN_DEVICES|$CUDA_VISIBLE_DEVICES|$STEERSMAN_DEVICE_SHARE"\n'
+    text = (
+        "kind: fleet\nnodes: [{name: big, cpus: 2, memory: 2GB, accelerators: T4:2}]\n---\n"
+        f"name: both\nresources: {{cpus: 0.1, memory: 64MB, accelerators: T4:2}}\n{shell}---\n"
+        f"name: half\nresources: {{cpus: 0.1, memory: 64MB, accelerators: T4:0.5}}\n{shell}---\n"
+        f"name: none\nresources: {{cpus: 0.1, memory: 64MB}}\n{shell}"
+    )
+    assert steer(fresh, "up", write(fresh.parent / "devices.yaml", text)).returncode == 0
+    told = [steer(fresh, "logs", name).stdout.strip() for name in ("both", "half", "none")]
+    assert told == ["big/T4-0,big/T4-1|0,1|", "big/T4-0|0|0.5", "||"]

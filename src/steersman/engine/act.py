@@ -178,6 +178,8 @@ class Actor:
                     f"the input {item.name!r} is gone: {item.workload} has no artifact {item.artifact!r}"
                 )
             inputs.append((item.name, str(self._parts.artifact_path(stored[0].digest))))
+        placement = run.ranks[key.rank].placement
+        node = snapshot.nodes.get(placement.node)
         return StartOrder(
             key=key,
             workload=run.workload,
@@ -186,7 +188,8 @@ class Actor:
             decision=run.decision,
             epoch=snapshot.epoch,
             job=body,
-            placement=run.ranks[key.rank].placement,
+            placement=placement,
+            node_devices=() if node is None else node.node.devices,
             num_ranks=len(run.ranks),
             checkpoint_interval_ms=run.interval_ms,
             input_paths=tuple(inputs),

@@ -7,6 +7,7 @@ import msgspec
 
 from steersman.model.decisions import Placement
 from steersman.model.ids import RunId, WorkloadName
+from steersman.model.resources import Device
 from steersman.model.workload import Job
 
 
@@ -22,7 +23,7 @@ class StartOrder(msgspec.Struct, frozen=True, kw_only=True):
 
     `input_paths` are (name, absolute path). All runs of one declaration (`workload`, `generation`) share the
     copied workdir, all of one `lineage` the checkpoint folder; both outlive the run. `epoch` fences: an
-    object that has seen a higher one refuses the order.
+    object that has seen a higher one refuses the order. `node_devices` are all those of the placement's node.
     """
 
     key: RankKey
@@ -33,6 +34,7 @@ class StartOrder(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int
     job: Job
     placement: Placement
+    node_devices: tuple[Device, ...] = ()
     num_ranks: int
     checkpoint_interval_ms: int | None
     input_paths: tuple[tuple[str, str], ...] = ()

@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 
 from steersman.drivers.local import files
+from steersman.drivers.local.devices import device_envs
 from steersman.drivers.local.folders import place_sdk, place_workdir
 from steersman.model.errors import DriverError
 from steersman.model.workload import Job
@@ -168,7 +169,7 @@ def _order(settings: LocalSettings, order: StartOrder, folder: Path) -> dict[str
         "epoch": order.epoch,
         "setup": job.setup,
         "command": _command(settings, job),
-        "envs": (*job.envs, *_replica_env(order)),
+        "envs": (*job.envs, *device_envs(order.node_devices, order.placement), *_replica_env(order)),
         "workdir": str(workdir),
         "output_dir": str(output),
         "checkpoint_dir": str(checkpoints),
