@@ -1,7 +1,7 @@
 """The loop of one thread: a gateway that does not read is dropped, and only so many may connect."""
 
-import os
 import select
+import signal
 import socket
 import threading
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from steersman.dataplane.replica import places, server, watchdog
+from steersman.dataplane.replica.ending import NUMBERS, Ending
 from steersman.dataplane.replica.model import Signature
 from steersman.ports import replica_wire as wire
 
@@ -32,9 +33,10 @@ def connect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(server, "STALL_SECONDS", 0.2)
     monkeypatch.setattr(server, "LINKS_MAX", 2)
     listener = places.listen(tmp_path)
-    wake, asked = os.pipe()
+    before = [signal.getsignal(number) for number in NUMBERS]
+    ending = Ending()
     served = server.Server(Big(), wire.pack(wire.HELLO, 0, 0, {}), server.Limits(1, 60.0))
-    thread = threading.Thread(target=served.serve, args=(listener, wake, listener.close))
+    thread = threading.Thread(target=served.serve, args=(listener, ending, listener.close))
     thread.start()
     opened: list[socket.socket] = []
 
@@ -46,12 +48,13 @@ def connect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         return made
 
     yield connect
-    os.write(asked, b"!")
+    signal.raise_signal(signal.SIGTERM)
     for link in opened:
         link.close()
     thread.join(30)
-    os.close(wake)
-    os.close(asked)
+    signal.set_wakeup_fd(-1)
+    for number, handler in zip(NUMBERS, before, strict=True):
+        signal.signal(number, handler)
     assert not thread.is_alive()
 
 
