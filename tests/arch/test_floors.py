@@ -66,6 +66,30 @@ def test_a_short_run_may_leave_floors_out() -> None:
 
 
 @pytest.mark.parametrize(
+    ("target", "figures", "verdict"),
+    [
+        ("wait_ms", {"wait_ms": 2, "events_per_s": 100}, "pass"),
+        ("wait_ms", {"wait_ms": 3, "events_per_s": 100}, "target missed"),
+        ("wait_ms", {"wait_ms": 6, "events_per_s": 100}, "FAIL"),
+        ("events_per_s", {"wait_ms": 1, "events_per_s": 150}, "pass"),
+        ("events_per_s", {"wait_ms": 1, "events_per_s": 140}, "target missed"),
+        ("events_per_s", {"wait_ms": 1, "events_per_s": 90}, "FAIL"),
+    ],
+)
+def test_a_target_out_of_reach_is_shown_and_the_floor_still_holds(
+    target: str, figures: dict[str, float], verdict: str
+) -> None:
+    before = {"wait_ms": "at_most = 5", "events_per_s": "at_least = 100"}[target]
+    text = TEXT.replace(before, f"{before}\ntarget = {2 if target == 'wait_ms' else 150}")
+    lines = run.judge("thing", run.read_floors(text)["thing"], figures)
+    (line,) = (line for line in lines if line.figure == target)
+
+    assert line.verdict == verdict
+    assert "(target " in line.floor
+    assert run.failures(lines, "full") == (verdict == "FAIL")
+
+
+@pytest.mark.parametrize(
     ("before", "after"),
     [
         ("at_most", "atmost"),
