@@ -19,6 +19,7 @@ from typing import Literal
 
 import msgspec
 
+from steersman.app.doubts import doubts
 from steersman.app.machine import Machine
 from steersman.app.model_files import store_model
 from steersman.app.outside import check_inputs, check_kinds, check_models, nearest
@@ -131,6 +132,7 @@ def compare(parsed: Parsed, snapshot: Snapshot, here: Here) -> Declaration:
     pending = tuple(check_models(parsed, snapshot))
     _check_secrets(parsed, here.secrets)
     fleet = _fleet(parsed, snapshot, here)
+    doubted = doubts(parsed, snapshot, fleet or declared_fleet(snapshot))
     gateway = None if parsed.gateway == snapshot.gateway else parsed.gateway
     queues = [queue for queue in parsed.queues if _queue_before(snapshot, queue.name) != queue]
     compared = [
@@ -145,7 +147,7 @@ def compare(parsed: Parsed, snapshot: Snapshot, here: Here) -> Declaration:
         events=tuple(events),
         workloads=tuple(view for view, _ in compared),
         fleet=None if fleet is None else fleet.name,
-        warnings=(*parsed.warnings, *pending, *_too_large(parsed.fleet, here.machine)),
+        warnings=(*parsed.warnings, *pending, *_too_large(parsed.fleet, here.machine), *doubted),
         gateway=None if gateway is None else gateway.name,
         queues=tuple(queue.name for queue in queues),
         gateway_changes=() if gateway is None else _gateway_changes(snapshot.gateway, gateway),

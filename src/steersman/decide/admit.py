@@ -12,6 +12,7 @@ from steersman.model.decisions import Admit, Decision, Finish, Forget, Hold, Sto
 from steersman.model.devices import ranks_on_devices, will_do
 from steersman.model.ids import WorkloadName
 from steersman.model.reasons import Code, Reason, reason
+from steersman.model.resources import WHOLE_MILLI
 from steersman.model.snapshot import FINAL_PHASES, NodeSize, Phase, RunState, Snapshot, WorkloadState
 from steersman.model.workload import Workload
 
@@ -154,6 +155,13 @@ def too_large(spec: Workload, sizes: dict[NodeSize, int]) -> Reason | None:
     for kind, count in asked.accelerators:
         facts[f"devices:{kind}"] = count
         facts[f"devices_largest:{kind}"] = max(_most(size, kind) for size in sizes)
+        if not facts[f"devices_largest:{kind}"]:
+            facts["kinds"] = ", ".join(sorted({have for size in sizes for have, _ in size.accelerators}))
+    if asked.mig_profile:
+        facts["part"] = f"a MIG instance {asked.mig_profile}"
+    elif asked.device_milli < WHOLE_MILLI:
+        share = f"{asked.device_milli / (WHOLE_MILLI // 100):g} % of a device"
+        facts["part"] = share if asked.sharing == "auto" else f"{share} by {asked.sharing}"
     return reason(Code.REFUSED_TOO_LARGE, **facts)
 
 

@@ -7,6 +7,7 @@ people write. Rule 3: a fact that an older build did not record is left out, nev
 from collections.abc import Callable, Mapping
 
 from steersman.explain.spot_words import SPOT_FIXES, SPOT_WORDS
+from steersman.explain.too_large import too_large, too_large_fix
 from steersman.model.queue import CPUS, GPU_HOUR, MEMORY, USD
 from steersman.model.reasons import Code, Reason
 from steersman.model.signals import ARRIVALS, CAPACITY, LATENCY, ONGOING, QUEUED, SERVED
@@ -65,49 +66,6 @@ def _end_by(facts: Facts) -> str:
     cause = str(facts.get("cause", "exited"))
     special = {"setup-failed": "setup failed: ", "memory": "out of its memory: ", "lost": "lost: "}
     return special.get(cause, "") + _end(facts)
-
-
-def _too_large(facts: Facts) -> str:
-    lacks = []
-    if int(facts.get("cpu_milli", 0)) > int(facts.get("cpu_milli_largest", 0)):
-        lacks.append(
-            f"{format_cpu(int(facts['cpu_milli']))} cores where the largest node has "
-            f"{format_cpu(int(facts['cpu_milli_largest']))}"
-        )
-    if int(facts.get("memory_bytes", 0)) > int(facts.get("memory_bytes_largest", 0)):
-        lacks.append(
-            f"{format_bytes(int(facts['memory_bytes']))} of memory where the largest node has "
-            f"{format_bytes(int(facts['memory_bytes_largest']))}"
-        )
-    for kind, asked, largest in _devices(facts):
-        if asked > largest:
-            lacks.append(f"{asked} x {kind} where the best node has {largest}")
-    if not lacks:
-        where = {"node": "one node", "zone": "one zone"}.get(str(facts.get("topology")), "the whole fleet")
-        ranks = f"{facts.get('num_nodes', 1)} ranks where {where}, empty, holds "
-        lacks.append(f"{ranks}{facts.get('ranks_that_fit', 0)}")
-    return "the fleet cannot hold it even when empty: it asks for " + " and ".join(lacks)
-
-
-def _devices(facts: Facts) -> list[tuple[str, int, int]]:
-    kinds = sorted(name.removeprefix("devices:") for name in facts if name.startswith("devices:"))
-    return [(kind, int(facts[f"devices:{kind}"]), int(facts[f"devices_largest:{kind}"])) for kind in kinds]
-
-
-def _too_large_fix(facts: Facts) -> str:
-    parts = []
-    if int(facts.get("cpu_milli", 0)) > int(facts.get("cpu_milli_largest", 0)):
-        parts.append(f"cpus: {format_cpu(int(facts['cpu_milli_largest']))}")
-    if int(facts.get("memory_bytes", 0)) > int(facts.get("memory_bytes_largest", 0)):
-        parts.append(f"memory: {format_bytes(int(facts['memory_bytes_largest']))}")
-    parts += [
-        f"accelerators: {kind}:{largest}" if largest else f"no {kind}"
-        for kind, asked, largest in _devices(facts)
-        if asked > largest
-    ]
-    if not parts:
-        parts.append(f"num_nodes: {facts.get('ranks_that_fit', 0)}")
-    return f"ask for at most {', '.join(parts)}, or add a node that is large enough to the fleet"
 
 
 def _placed(facts: Facts) -> str:
@@ -273,7 +231,7 @@ _LACKS: Mapping[Code, str] = {
 
 _WORDS: Mapping[Code, Callable[[Facts], str]] = {
     Code.ADMITTED: _always("may run"),
-    Code.REFUSED_TOO_LARGE: _too_large,
+    Code.REFUSED_TOO_LARGE: too_large,
     Code.WAITING_INPUT: _input,
     Code.INPUT_FAILED: lambda facts: (
         f"its input cannot come: artifact {facts.get('artifact')} of {facts.get('workload')} "
@@ -435,7 +393,7 @@ _WAIT = (
 )
 
 _FIXES: Mapping[Code, Callable[[Facts], str]] = {
-    Code.REFUSED_TOO_LARGE: _too_large_fix,
+    Code.REFUSED_TOO_LARGE: too_large_fix,
     Code.WAITING_INPUT: lambda facts: (
         f"declare {facts.get('workload')}"
         if facts.get("phase") == "undeclared"

@@ -1,6 +1,7 @@
 """How accelerators are written: kinds, counts, parts of one, alternatives; of a rank, and of a node."""
 
 import re
+from decimal import Decimal
 from typing import NamedTuple, TypeAlias
 
 import msgspec
@@ -63,8 +64,12 @@ class Accelerators(msgspec.Struct, frozen=True, kw_only=True):
         _check_once([(each, 1) for each, _, _ in found], node.line, place)
         same = [each for each, other, _ in found if other == milli]
         if len(same) < len(found):
-            words = f"of {len(found)} alternatives only those like the first, {kind}, are used yet"
-            place.warn(node.line, f"{words}: the same number of devices")
+            over = ", ".join(
+                f"{each}:{Decimal(other) / WHOLE_MILLI}" for each, other, _ in found if other != milli
+            )
+            asked = f"{kind}:{Decimal(milli) / WHOLE_MILLI}"
+            words = "alternatives must ask for as many devices as the first"
+            place.warn(node.line, f"{over} is passed over: {words}, {asked}")
         if milli % WHOLE_MILLI == 0:
             return WantedAccelerators(((_joined(same), milli // WHOLE_MILLI),))
         whole = [each for each in same if each != ANY_KIND and not modes_of(each)]

@@ -94,6 +94,10 @@ class Asked:
             raise self._error(keys.SHARING, message, "ask for a part, as `accelerators: A100:0.25`")
         if sharing == "time-slice" and profile is not None:
             raise self._error(keys.SHARING, "a `mig_profile` is no time slice", "keep one of them")
+        kinds = wanted.kinds[0][0].split(ALTERNATIVES) if wanted.kinds else []
+        if sharing == "mig" and not any(kind == ANY_KIND or profiles_of(kind) for kind in kinds):
+            message = f"{' or '.join(kinds)} has no MIG"
+            raise self._error(keys.SHARING, message, "leave it out, or write `sharing: time-slice`")
         return sharing
 
     def _mig_profile(self, wanted: WantedAccelerators) -> str:

@@ -293,7 +293,7 @@ def test_a_part_is_told_as_it_was_asked_for() -> None:
     assert told(home, "pair").endswith("asks for 9 ranks where one node, empty, holds 8")
     why = home.snapshot.workloads["tpu"].reason
     assert why is not None
-    assert (fix(why) or "").startswith("ask for at most no TPU, or add")
+    assert (fix(why) or "").startswith("name a kind that is there (A100), or add")
 
 
 def test_a_node_with_several_open_devices_is_looked_at_once() -> None:

@@ -64,4 +64,4 @@ def test_an_instance_is_told_by_profile_and_place() -> None:
     """CUDA would take the device's number for its first instance, which may be another's."""
     found = told(("A100", "A100"), 1, profile="3g.20gb", start=4)
     assert found["STEERSMAN_MIG_INSTANCE"] == "3g.20gb@4"
-    assert "CUDA_VISIBLE_DEVICES" not in found
+    assert found["CUDA_VISIBLE_DEVICES"] == ""

@@ -168,11 +168,11 @@ def test_resources(text: str, resources: Resources) -> None:
         ("{cpus: 2..4}", "resources.cpus: the least amount is asked for"),
         (
             "{accelerators: [H100:1, A100:2]}",
-            "of 2 alternatives only those like the first, H100",
+            "A100:2 is passed over: alternatives must ask for as many devices as the first, H100:1",
         ),
         (
             "{accelerators: {H100: 1, A100: 2}}",
-            "of 2 alternatives only those like the first, H100",
+            "A100:2 is passed over: alternatives must ask for as many devices as the first, H100:1",
         ),
         ("{any_of: [{cpus: 1}, {cpus: 2}]}", "of 2 alternatives only number 1 is used yet"),
         ("{any_of: [{infra: aws}, {instance_type: p3}, {ports: 1}]}", "any_of.2.ports: accepted"),

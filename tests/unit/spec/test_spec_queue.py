@@ -59,12 +59,29 @@ def test_what_is_left_out_is_no_limit() -> None:
         ("budget: {usd: -1}", "dollars"),
         ("preemption: {within_queue: any}", "write one of"),
         ("quota: []", "did you mean `quotas`"),
+        ("quotas: [{resource: cpu, nominal_quota: 1}]", "write cpus"),
+        ("quotas: [{resource: Memry, nominal_quota: 1GB}]", "write memory"),
+        ("quotas: [{resource: gpu, nominal_quota: 1}]", "write accelerators"),
+        ("quotas: [{resource: cpus, nominal_quota: 1, borrowing_limit: 1}]", "in no cohort"),
+        ("quotas: [{resource: cpus, nominal_quota: 1, lending_limit: 0}]", "leave `lending_limit` out"),
+        ("cohort: c\nquotas: [{resource: A100, nominal_quota: 1, lending_limit: 2}]", "write at most 1"),
     ],
 )
 def test_what_is_wrong_is_said(text: str, words: str) -> None:
     with pytest.raises(SpecError) as caught:
         read(f"{text}\n")
     assert words in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_other_kinds_are_no_slips() -> None:
+    kinds = ("TPU", "A100", "Xeon-Phi", "GPU2000")
+    quotas = ", ".join(f"{{resource: {kind}, nominal_quota: 1}}" for kind in kinds)
+    assert sorted(kinds) == [each.resource for each in read(f"quotas: [{quotas}]\n").quotas]
+
+
+def test_a_budget_that_bounds_nothing_is_said() -> None:
+    (warning,) = parse(f"{HEAD}budget: {{period: 1d}}\n", "f.yaml").warnings
+    assert "it bounds nothing: give `usd` or `gpu_hours`" in warning
 
 
 def test_a_name_stands_once() -> None:

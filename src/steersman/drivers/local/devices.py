@@ -2,7 +2,8 @@
 
 A device is named to a runtime by its number among the node's devices of that make, so they are counted in the
 order of the fleet's declaration. A program that leases none on a node that has some sees none. A MIG instance
-has a name of its own that only the node's driver knows; the program is told its profile and place.
+has a name of its own that only the node's driver knows: the program is told its profile and place, and sees
+no device until it sets that name itself.
 """
 
 import re
@@ -47,7 +48,6 @@ def device_envs(devices: Sequence[Device], placement: Placement) -> tuple[tuple[
     if _NVIDIA in envs:
         envs["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as nvidia-smi counts; else the fastest is the first
     if placement.mig_profile:
-        envs.pop(_NVIDIA)
         envs[MIG_INSTANCE] = f"{placement.mig_profile}@{placement.mig_start}"
     elif placement.device_milli < WHOLE_MILLI:
         envs[DEVICE_SHARE] = f"{placement.device_milli / WHOLE_MILLI:g}"
