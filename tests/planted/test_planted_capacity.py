@@ -12,7 +12,12 @@ from steersman.decide.backtest import Leader
 
 Patch = pytest.MonkeyPatch
 STORM = [(10, 10)] * 30 + [(70, 5)] * 20 + [(0, 10)] * 20 + [(30, 0)] * 10
-PLAYS = (Play(laws.service(), STORM), Play(laws.service(slo_s=30, cold_s=10, least=0), STORM))
+RAMP = [(20, 10)] * 720 + [(20 + more, 10) for more in range(0, 60, 2)]
+PLAYS = (
+    Play(laws.service(), STORM),
+    Play(laws.service(slo_s=30, cold_s=10, least=0), STORM),
+    Play(laws.service(cold_s=180), RAMP),
+)
 
 
 def _forgets_the_most(patch: Patch) -> None:
@@ -49,6 +54,10 @@ def _remembers_everything(patch: Patch) -> None:
     patch.setattr(forecast, "BLOCKS", 10_000)
 
 
+def _takes_every_load_for_known(patch: Patch) -> None:
+    patch.setattr(capacity, "is_unseen", lambda *_: False)
+
+
 def _hold(law: Callable[[Play], None]) -> None:
     for play in PLAYS:
         law(play)
@@ -61,6 +70,7 @@ CASES: tuple[tuple[Callable[[Patch], None], Callable[[Play], None]], ...] = (
     (_shrinks_at_once, laws.warm_never_shrinks),
     (_ignores_the_queue, laws.queues_are_drained),
     (_drains_the_wrong_way, laws.more_waits_no_fewer),
+    (_takes_every_load_for_known, laws.records_are_prepared_for),
     (_counts_violations_twice, laws.figures_are_sound),
     (_remembers_everything, laws.stays_small),
 )

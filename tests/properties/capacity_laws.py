@@ -1,6 +1,7 @@
 """Laws of `decide.capacity`. Each plays a service through its ticks and asserts."""
 
 from collections.abc import Callable, Iterator, Sequence
+from math import ceil
 from typing import NamedTuple
 
 from steersman.decide import backtest, capacity
@@ -79,6 +80,20 @@ def more_waits_no_fewer(play: Play) -> None:
         assert capacity.observe(before, play.service, more).target >= after.target
 
 
+def records_are_prepared_for(play: Play) -> None:
+    """What is more than ever before may rise by 5 % a minute until a replica that begins now is ready."""
+    given, came, record = play.service, list[int](), 0
+    size, back = 60 // given.pace.tick_s, 600 // given.pace.tick_s
+    for _, tick, after in steps(play):
+        came.append(tick.work_milli)
+        if len(came) >= back:
+            record = max(record, sum(came[-back:][:size]))
+        long = len(came) * given.pace.tick_s >= 3_600 and not backtest.is_warming(after.past, given)
+        if given.min_replicas and long and sum(came[-size:]) > record:
+            rate = sum(came[-size:]) / 60 * (1 + 0.05 * given.pace.cold_start_s / 60)
+            assert after.target >= min(ceil(rate / given.capacity_milli - 1e-6), given.max_replicas)
+
+
 def figures_are_sound(play: Play) -> None:
     """No virtual queue or cost is negative, and none violates more than came."""
     came = 0
@@ -108,6 +123,7 @@ LAWS: Sequence[Callable[[Play], None]] = (
     shrinking_lasts,
     queues_are_drained,
     more_waits_no_fewer,
+    records_are_prepared_for,
     figures_are_sound,
     stays_small,
 )

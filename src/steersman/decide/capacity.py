@@ -7,6 +7,7 @@ it:
     backlog    a queue that waits longer than half of the SLO is drained beside the new arrivals
     lasting    a smaller target must have lasted most of a cold start: the leader may change while the queue
                is that of its predecessor
+    unseen     a load that is higher than ever is no load on which a candidate was tried: it may rise faster
     warm-up    for two cold starts nothing is scaled in, and there is a margin over the last minute at which
                the prior of `backtest` believes the budget to be kept; not in a service that may go to zero
 
@@ -36,7 +37,7 @@ from steersman.decide.backtest import (
     run,
     stand,
 )
-from steersman.decide.forecast import MEANS_S, NOTHING, WINDOWS_S, Past, come, hold_ticks
+from steersman.decide.forecast import MEANS_S, MINUTE_S, NOTHING, WINDOWS_S, Past, come, hold_ticks
 from steersman.decide.levels import LEVELS
 
 TICK_S_MAX = 5
@@ -44,6 +45,13 @@ TICK_S_MAX = 5
 LASTING = 0.75
 """Share of a cold start that a smaller target must have lasted. With a half, variations of one hour of bursts
 violated half as much again; the whole costs them 0.01 more."""
+
+
+HISTORY_S = 3_600
+"""With less history nothing is told by a load that is higher than ever."""
+UNSEEN_RISE = 0.05
+"""Share by which a load that is higher than ever may rise in a minute, until a replica that is begun now is
+ready. What is known of loads that were there before is in `backtest`."""
 
 
 class State(NamedTuple):
@@ -57,7 +65,7 @@ class State(NamedTuple):
 
 
 class Capacity(NamedTuple):
-    """A number of replicas, and why: `warm-up`, `held` or `forecast`, with the figures behind it.
+    """A number of replicas, and why: `warm-up`, `unseen`, `held` or `forecast`, with the figures behind it.
 
     `_milli` facts are rates in thousandths of a unit a second, or shares in thousandths.
     """
@@ -87,6 +95,8 @@ def observe(state: State, service: Service, tick: Tick) -> State:
     target = max(wanted, min(max(state.wanted, default=0), tick.replicas))
     if warm and service.min_replicas > 0:
         target = max(tick.replicas, target, _unknown(past, service))
+    elif is_unseen(past, service):
+        target = max(target, _rising(past, service))
     target = min(max(target, service.min_replicas), service.max_replicas)
     kept = lasting_ticks(service)
     tried = stand(fleets, target, tick.backlog_milli) if warm else fleets
@@ -135,6 +145,8 @@ def _followed(state: State, service: Service) -> tuple[tuple[str, int], ...]:
 def _code(state: State, service: Service) -> str:
     if is_warming(state.past, service):
         return "warm-up"
+    if is_unseen(state.past, service) and state.target <= _rising(state.past, service):
+        return "unseen"
     return "held" if state.wanted and state.target > state.wanted[-1] else "forecast"
 
 
@@ -147,6 +159,18 @@ def _wanted(fleets: Fleets, past: Past, service: Service, tick: Tick, leader: Le
     now = past.minute if by_level else past.now[choice(leader.candidate).forecast]
     rate = drained(now, tick.backlog_milli, service)
     return max(wanted, ceil(rate / service.capacity_milli))
+
+
+def is_unseen(past: Past, service: Service) -> bool:
+    """Whether more work comes than ever before the last ten minutes; not in a service that may go to zero."""
+    long = past.ticks * service.pace.tick_s >= HISTORY_S
+    return long and service.min_replicas > 0 and past.minute > past.record
+
+
+def _rising(past: Past, service: Service) -> int:
+    """What a rise needs at the end of a cold start."""
+    rate = past.minute * (1 + UNSEEN_RISE * service.pace.cold_start_s / MINUTE_S)
+    return ceil(rate / service.capacity_milli)
 
 
 def _unknown(past: Past, service: Service) -> int:

@@ -29,7 +29,7 @@ WINDOWS_S = (30, 600, 180, 300)
 FORECASTS = len(WINDOWS_S)
 SHORT = 4
 """No mean reaches back further than one part in so many of the history."""
-TICK, COLD_START, TEN_MINUTES_S = 0, -1, 600
+TICK, COLD_START, TEN_MINUTES_S, MINUTE_S = 0, -1, 600, 60
 HOLDS_S = (TICK, COLD_START, TEN_MINUTES_S, 1_800)
 """Seconds that a forecast is held. The first two are one tick and one cold start; ten minutes are at least
 two cold starts."""
@@ -59,6 +59,7 @@ class Past(NamedTuple):
     holds: tuple[tuple[Blocks, ...], ...]  # by hold, then by forecast, the floor last
     now: tuple[float, ...]  # the forecasts
     minute: float  # the mean of a minute
+    record: float  # the highest mean of a minute, but for the last ten
 
 
 NOTHING = Past(
@@ -67,6 +68,7 @@ NOTHING = Past(
     ((0, 0),) * len(LINES_S),
     (((0.0,),) * (FORECASTS + 1),) * len(HOLDS_S),
     (0.0,) * FORECASTS,
+    0.0,
     0.0,
 )
 """Before the first tick."""
@@ -85,7 +87,7 @@ def come(past: Past, pace: Pace, work_milli: int) -> Past:
     )
     now = (half, ten, alone, max(minute, rise))
     holds = _held(past.holds, (*now, _floor(sums, pace)), past.ticks, hold_ticks(pace))
-    return Past(ticks, sums, lines, holds, now, minute)
+    return Past(ticks, sums, lines, holds, now, minute, max(past.record, _earlier(sums, pace)))
 
 
 def hold_ticks(pace: Pace) -> tuple[int, ...]:
@@ -109,6 +111,14 @@ def _means(sums: tuple[int, ...], ticks: int, pace: Pace) -> tuple[float, ...]:
     most = max(1, pace.slo_s // pace.tick_s, ticks // SHORT)
     backs = [min(seconds // pace.tick_s, ticks, most) for seconds in MEANS_S]
     return tuple((sums[-1] - sums[-1 - back]) / (back * pace.tick_s) for back in backs)
+
+
+def _earlier(sums: tuple[int, ...], pace: Pace) -> float:
+    """The mean of the minute that began ten minutes ago; 0 while there is none."""
+    begin, size = TEN_MINUTES_S // pace.tick_s, max(1, MINUTE_S // pace.tick_s)
+    if len(sums) <= begin:
+        return 0.0
+    return (sums[size - begin - 1] - sums[-begin - 1]) / (size * pace.tick_s)
 
 
 def _led(line: tuple[int, int], size: int, pace: Pace) -> float:

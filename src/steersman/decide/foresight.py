@@ -30,7 +30,7 @@ from steersman.model.snapshot import ServiceState
 TICK_S = TICK_MS // 1_000
 LEARN_TICKS, RESIZE_TICKS = 360, 12
 """What was learnt is recorded after so many ticks: half an hour; after a minute when a figure has moved."""
-POLICY = 2
+POLICY = 3
 """Raised whenever what `capacity.State` remembers changes its shape or meaning: evidence begins anew."""
 SLO_S_MIN = 2 * TICK_S
 """What waits shorter than two ticks, ticks cannot tell; signals of load look after it."""

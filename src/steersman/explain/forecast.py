@@ -15,7 +15,8 @@ from steersman.model.units import format_duration_ms
 
 STATES: Mapping[str, str] = {
     "warm-up": "less than two cold starts have been seen: nothing is taken away yet",
-    "held": "what was wanted a moment ago is kept until the lull has lasted half a cold start",
+    "unseen": "more comes than ever: it may go on rising, by 5 % a minute until a replica begun now is ready",
+    "held": "what was wanted a moment ago is kept until the lull has lasted three quarters of a cold start",
     "forecast": "the way of sizing that did best on what has come so far",
 }
 

@@ -209,6 +209,7 @@ def signal_words(name: str, value: int | None) -> str:
 def _forecast(facts: Facts) -> str:
     state = {
         "warm-up": "too little has been seen to judge by; ",
+        "unseen": "more comes than ever, and it may go on rising; ",
         "held": "what was wanted a moment ago is kept; ",
     }.get(str(facts.get("state")), "")
     return (

@@ -101,6 +101,22 @@ def test_a_steady_service_comes_to_little_more_than_its_work() -> None:
     assert facts["cost_over_work_milli"] >= 1_000
 
 
+def test_the_record_leaves_the_last_ten_minutes_out() -> None:
+    steady = [5_000] * 130
+    assert after(steady[:119]).record == 0
+    assert after(steady).record == pytest.approx(1_000)
+    assert after(steady + [50_000] * 108).record == pytest.approx(1_000), "the minute ends nine minutes ago"
+    assert after(steady + [50_000] * 120).record == pytest.approx(10_000)
+
+
+@pytest.mark.parametrize(("least", "hour", "unseen"), [(1, 720, True), (1, 700, False), (0, 720, False)])
+def test_a_load_that_is_higher_than_ever_is_told(least: int, hour: int, *, unseen: bool) -> None:
+    given = service(cold_s=180, least=least)
+    play = Play(given, [(75, 10)] * hour + [(78, 10)] * 15)
+    codes = [capacity.decide(state, given).code for *_, state in steps(play)]
+    assert ("unseen" in codes) == unseen
+
+
 def test_what_is_said_of_a_target() -> None:
     given = service()
     codes = [
