@@ -111,8 +111,8 @@ def test_the_record_leaves_the_last_ten_minutes_out() -> None:
 
 @pytest.mark.parametrize(("least", "hour", "unseen"), [(1, 720, True), (1, 700, False), (0, 720, False)])
 def test_a_load_that_is_higher_than_ever_is_told(least: int, hour: int, *, unseen: bool) -> None:
-    given = service(cold_s=180, least=least)
-    play = Play(given, [(75, 10)] * hour + [(78, 10)] * 15)
+    given = service(cold_s=600, least=least)._replace(budget_ppm=100_000)
+    play = Play(given, [(50, 10)] * hour + [(52, 10)] * 15)
     codes = [capacity.decide(state, given).code for *_, state in steps(play)]
     assert ("unseen" in codes) == unseen
 
