@@ -9,6 +9,8 @@ two equal submissions at one moment do not become two declarations.
 import asyncio
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from steersman.app import audit, declare, doctor, keys, logs, serving, views
 from steersman.app.failures import Failures
 from steersman.app.gateway_place import Follower
@@ -192,7 +194,8 @@ class Control:
             await self._engine.changed(min(wait_ms, self._wait_ms_max(snapshot)))
             snapshot = self._engine.snapshot
         live = await self._whole(snapshot)
-        return views.status(snapshot, self._engine.stats(), self._engine.progress, live, owned=owned)
+        now = replace(snapshot, now_ms=max(snapshot.now_ms, self._parts.clock.now_ms()))  # time passes anyway
+        return views.status(now, self._engine.stats(), self._engine.progress, live, owned=owned)
 
     def workload(self, name: str) -> WorkloadView:
         """Everything about one job. Raises ConflictError, with the code ``is-service`` for a service."""
@@ -215,6 +218,7 @@ class Control:
         """Why a job or a service stands where it does, and what happened to it. Raises ConflictError."""
         snapshot = self._engine.snapshot
         state = find(snapshot, name)
+        now_ms = max(snapshot.now_ms, self._parts.clock.now_ms())
         whole, since = state.spec.name, state.declared_at - 1
         live = self._live(snapshot)
 
@@ -223,7 +227,7 @@ class Control:
             if isinstance(state, ServiceState):
                 heard, listening = self._failures.look(snapshot), serving.listening(snapshot, live)
                 return explain_service(snapshot, whole, records, listening=listening, heard=heard)
-            return explain(snapshot, whole, records)
+            return explain(replace(snapshot, now_ms=now_ms), whole, records)
 
         return await asyncio.to_thread(explained)
 

@@ -3,6 +3,8 @@
 The journal holds only the code of a refusal and when it changed; the rest follows from the state.
 """
 
+from collections.abc import Mapping
+
 import msgspec
 
 from steersman.decide.fit import (
@@ -16,6 +18,7 @@ from steersman.decide.fit import (
 )
 from steersman.decide.preempt import lost_work, protected_until_ms
 from steersman.decide.quota import Book, demand
+from steersman.model.devices import will_do
 from steersman.model.ids import NodeId, RunId
 from steersman.model.reasons import Code
 from steersman.model.snapshot import NodeState, Run, RunState, Shape, Snapshot, WorkloadState
@@ -23,6 +26,20 @@ from steersman.state.derive import shape_of, takes_work
 from steersman.state.draft import Draft
 
 TOP = 3
+ROOM = frozenset(
+    {
+        Code.NO_CORES,
+        Code.NO_MEMORY,
+        Code.NO_DEVICES,
+        Code.NO_SHARE,
+        Code.NO_ROOM_FOR_GANG,
+        Code.NO_ROOM_TOGETHER,
+        Code.WAITING_PREEMPTION,
+    }
+)
+"""Reasons to wait that the ends of others' runs take away."""
+QUOTAS = frozenset({Code.OVER_QUOTA, Code.WAITING_FAIR_SHARE})
+"""Reasons to wait that runs of the same cohort are behind."""
 REFUSALS_SHOWN_MAX = 10
 """Nodes that an explanation names one by one."""
 
@@ -40,13 +57,14 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rival(msgspec.Struct, frozen=True, kw_only=True):
-    """A run in the way. `why_not` is empty when it may be preempted."""
+    """A run in the way. `why_not` is empty when it may be preempted; what does not `resume` never may."""
 
     run: RunId
     workload: str
     priority: int
     lost_core_ms: int
     why_not: str = ""
+    resumes: bool = True
 
 
 def refusals(snapshot: Snapshot, state: WorkloadState) -> tuple[Refusal, ...]:
@@ -90,11 +108,55 @@ def counts(found: tuple[Refusal, ...]) -> tuple[tuple[Code, int], ...]:
     return tuple(sorted(tally.items(), key=lambda item: (-item[1], item[0]))[:TOP])
 
 
-def rivals(snapshot: Snapshot, state: WorkloadState) -> tuple[Rival, ...]:
-    """The runs that hold capacity, and for each why it need not yield: cheapest in lost work first."""
-    book = Book(Draft(snapshot))
-    found = [_rival(snapshot, book, state, snapshot.runs[RunId(run)]) for (run,) in snapshot.indexes.live]
-    return tuple(sorted(found, key=lambda rival: (bool(rival.why_not), rival.lost_core_ms, rival.run))[:TOP])
+def rivals(snapshot: Snapshot, state: WorkloadState, why: Code) -> tuple[Rival, ...]:
+    """The runs that hold what it waits for, and why each need not yield: cheapest in lost work first."""
+    book, found = Book(Draft(snapshot)), list[Rival]()
+    lacks: dict[NodeId, Code | None] = {}
+    if why in ROOM:
+        lacks = {node.node.id: _lack(node, state) for _, node in snapshot.nodes.sorted_items()}
+    for (name,) in snapshot.indexes.live:
+        run = snapshot.runs[RunId(name)]
+        if _holds_room(snapshot, lacks, state, run) or (why in QUOTAS and _holds_quota(book, state, run)):
+            found.append(_rival(snapshot, book, state, run))
+    return tuple(sorted(found, key=lambda rival: (bool(rival.why_not), rival.lost_core_ms, rival.run)))
+
+
+def _lack(node: NodeState, state: WorkloadState) -> Code | None:
+    """What the ranks of others hold there that is in the way; None: nothing."""
+    refusal = refuse(node, state)
+    if refusal is not None:
+        return refusal.code
+    if state.spec.body.num_nodes == 1:
+        return None
+    return Code.NO_DEVICES if state.spec.resources.accelerators else Code.NO_CORES
+
+
+def _holds_room(
+    snapshot: Snapshot, lacks: Mapping[NodeId, Code | None], state: WorkloadState, run: Run
+) -> bool:
+    wanted = [kind for kind, _ in state.spec.resources.accelerators]
+    for rank in run.ranks:
+        placement = rank.placement
+        match lacks.get(placement.node):
+            case Code.NO_DEVICES | Code.NO_SHARE:
+                there = snapshot.nodes[placement.node].node.devices
+                held = [device.kind for device in there if device.id in placement.devices]
+                if any(will_do(asked, kind) for asked in wanted for kind in held):
+                    return True
+            case Code.NO_CORES:
+                if placement.cpu_milli:
+                    return True
+            case Code.NO_MEMORY:
+                if placement.memory_bytes:
+                    return True
+    return False
+
+
+def _holds_quota(book: Book, state: WorkloadState, run: Run) -> bool:
+    mine, theirs = book.queues.get(state.spec.queue), book.queues.get(run.queue)
+    if mine is None or theirs is None:
+        return False
+    return mine.name == theirs.name or bool(mine.cohort and mine.cohort == theirs.cohort)
 
 
 def _rival(snapshot: Snapshot, book: Book, state: WorkloadState, run: Run) -> Rival:
@@ -105,6 +167,7 @@ def _rival(snapshot: Snapshot, book: Book, state: WorkloadState, run: Run) -> Ri
         priority=holder.spec.priority,
         lost_core_ms=lost_work(run, snapshot.now_ms),
         why_not=_why_not(snapshot, book, state, run),
+        resumes=holder.spec.body.checkpoint.enabled,
     )
 
 

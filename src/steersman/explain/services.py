@@ -16,9 +16,9 @@ from steersman.decide.autoscale import ballot, delay_ms, desired, in_force
 from steersman.decide.rollout import EXIT_CONFIG, Replica, replicas_of
 from steersman.explain.forecast import forecast_of
 from steersman.explain.history import history, is_of
-from steersman.explain.refusals import REFUSALS_SHOWN_MAX, counts, refusals, rivals
+from steersman.explain.refusals import REFUSALS_SHOWN_MAX, counts, refusals
 from steersman.explain.words import describe, fix, signal_words
-from steersman.explain.workload import Explanation, current_reason
+from steersman.explain.workload import RIVALS_SHOWN_MAX, Explanation, current_reason, in_the_way
 from steersman.explain.workload import nearest as nearest_change
 from steersman.model.errors import ConflictError
 from steersman.model.events import Event
@@ -268,7 +268,7 @@ def explain_service(
         facts=tuple(_facts(snapshot, state, heard)),
         refused=tuple((code.value, count) for code, count in counts(lacks)),
         refusals=lacks[:REFUSALS_SHOWN_MAX],
-        rivals=() if queued is None else rivals(snapshot, queued),
+        rivals=() if queued is None else in_the_way(snapshot, queued)[:RIVALS_SHOWN_MAX],
         moments=history(name, records),
         forecast=forecast_of(snapshot, state),
     )

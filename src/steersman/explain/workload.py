@@ -1,6 +1,6 @@
 """The whole answer to `steer explain NAME`: where it stands, why, what is in the way, and what happened."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 import msgspec
@@ -10,7 +10,7 @@ from steersman.decide.quota import Book, demand
 from steersman.explain.fixes import nearest_fix
 from steersman.explain.forecast import Forecast
 from steersman.explain.history import Moment, history
-from steersman.explain.refusals import REFUSALS_SHOWN_MAX, Refusal, Rival, counts, refusals, rivals
+from steersman.explain.refusals import REFUSALS_SHOWN_MAX, ROOM, Refusal, Rival, counts, refusals, rivals
 from steersman.explain.words import describe, fix
 from steersman.model.errors import ConflictError
 from steersman.model.events import Event
@@ -42,6 +42,11 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 NAMES_SHOWN_MAX = 5
+RIVALS_SHOWN_MAX = 3
+NONE_YIELDS = (
+    "wait until one of those in the way ends (they save no checkpoints, so none yields to a higher "
+    "priority), stop one, or add a node to the fleet"
+)
 
 
 def explain(snapshot: Snapshot, name: str, records: Iterable[tuple[int, int, Event]]) -> Explanation:
@@ -55,6 +60,7 @@ def explain(snapshot: Snapshot, name: str, records: Iterable[tuple[int, int, Eve
     reason = current_reason(snapshot, state)
     queued = state.phase is Phase.QUEUED
     found = refusals(snapshot, state) if queued else ()
+    against = in_the_way(snapshot, state) if queued else ()
     return Explanation(
         name=name,
         phase=state.phase.value,
@@ -62,11 +68,11 @@ def explain(snapshot: Snapshot, name: str, records: Iterable[tuple[int, int, Eve
         why="not judged yet" if reason is None else describe(reason),
         size=_size(state),
         code="" if reason is None else reason.code.value,
-        fix=_fix(snapshot, state, reason),
+        fix=_fix(snapshot, state, reason, against),
         facts=tuple(_facts(state)),
         refused=tuple((code.value, count) for code, count in counts(found)),
         refusals=found[:REFUSALS_SHOWN_MAX],
-        rivals=rivals(snapshot, state) if queued else (),
+        rivals=against[:RIVALS_SHOWN_MAX],
         moments=history(name, records),
     )
 
@@ -83,11 +89,15 @@ def _unknown(snapshot: Snapshot, name: str) -> ConflictError:
     return ConflictError(f"there is no workload {name!r}", hint=hint, code="unknown-workload")
 
 
-def _fix(snapshot: Snapshot, state: WorkloadState, reason: Reason | None) -> str | None:
+def _fix(
+    snapshot: Snapshot, state: WorkloadState, reason: Reason | None, against: Sequence[Rival]
+) -> str | None:
     """What to do about it; for who could not run even on the empty fleet, what would let it run there."""
     found = nearest(snapshot, state)
     if found is not None and (reason is None or reason.code is not Code.WAITING_INPUT):
         return found
+    if reason is not None and reason.code in ROOM and against and not any(one.resumes for one in against):
+        return NONE_YIELDS
     return None if reason is None else fix(reason, state.spec.name)
 
 
@@ -107,6 +117,12 @@ def current_reason(snapshot: Snapshot, state: WorkloadState) -> Reason | None:
         refused = Book(Draft(snapshot)).refusal(state.spec.queue, demand(shape_of(state)))
         return state.reason if refused is None else refused
     return state.reason
+
+
+def in_the_way(snapshot: Snapshot, state: WorkloadState) -> tuple[Rival, ...]:
+    """The runs that a queued workload waits for; who has no reason of its own yet waits for room."""
+    reason = current_reason(snapshot, state)
+    return rivals(snapshot, state, Code.NO_CORES if reason is None else reason.code)
 
 
 def _is_awaited(state: WorkloadState) -> bool:

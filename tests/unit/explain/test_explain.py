@@ -145,7 +145,7 @@ def test_each_constraint_is_told_with_what_is_free() -> None:
     assert found[NodeId("c")].code is Code.NO_NODES
     gpu = explain(home.snapshot, "gpu", ())
     assert {item.code for item in gpu.refusals} == {Code.NO_DEVICES, Code.NO_NODES}
-    assert "cannot resume: it saves no checkpoints" in {rival.why_not for rival in gpu.rivals}
+    assert [(rival.workload, rival.why_not) for rival in gpu.rivals] == [("hog", "is already on its way out")]
 
 
 def test_devices_that_are_free_are_not_what_lacks() -> None:
@@ -266,3 +266,39 @@ def test_ends_in_the_timeline(event: dict[str, object], says: str) -> None:
     gone = RankExited(run="w.1", rank=0, at_ms=0, **event)  # type: ignore[arg-type]  # fields of that event
     assert says in history("w", [(1, 0, gone)])[0].words
     assert history("other", [(1, 0, gone)]) == ()
+
+
+def _told_rivals(home: Home, name: str) -> list[str]:
+    return [str(rival.workload) for rival in explain(home.snapshot, name, ()).rivals]
+
+
+def test_only_who_holds_what_lacks_is_in_the_way() -> None:
+    nodes = (node("a", cores=8, gib=8, devices=["A100"]), node("t", cores=8, gib=8, devices=["T4"]))
+    home = Home(fleet(*nodes, node("m", cores=8, gib=1), node("u", cores=8)))
+    home.up(job("holds", gpus=(("A100", 1),)), job("other", gpus=(("T4", 1),)), job("small", cores=2, gib=1))
+    home.cycle(NodeHealth(node=NodeId("u"), health="unknown"))
+    home.up(job("wants", gpus=(("A100", 1),)), job("either", gpus=(("A100|T4", 1),)))
+    home.up(job("large", cores=1, gib=8))
+    assert _told_rivals(home, "wants") == ["holds"]
+    assert _told_rivals(home, "either") == ["holds", "other"]
+    assert set(_told_rivals(home, "large")) == {"holds", "other", "small"}
+
+
+def test_a_gang_waits_for_whoever_holds_what_its_ranks_need() -> None:
+    nodes = (node("a", cores=2, devices=["A100", "A100"]), node("b", cores=2, devices=["A100"]))
+    home = Home(fleet(*nodes, node("c", cores=2)))
+    home.up(job("holds", gpus=(("A100", 1),)), job("cores", cores=2))
+    home.up(job("gang", ranks=3, gpus=(("A100", 1),)), job("wide", ranks=5))
+    assert _told_rivals(home, "gang") == ["holds"]
+    assert set(_told_rivals(home, "wide")) == {"holds", "cores"}
+
+
+def test_who_cannot_be_made_to_yield_is_waited_for() -> None:
+    home = Home(fleet(node("a", cores=2), node("b", cores=2)))
+    home.up(job("firm", cores=2), job("firmer", cores=2))
+    home.up(job("wants", cores=2, priority=9))
+    assert "none yields to a higher priority" in (explain(home.snapshot, "wants", ()).fix or "")
+    home = Home(fleet(node("a", cores=2), node("b", cores=2)))
+    home.up(job("firm", cores=2), job("meek", cores=2, checkpoint=RESUMABLE))
+    home.up(job("wants", cores=2))
+    assert "raise its priority" in (explain(home.snapshot, "wants", ()).fix or "")
