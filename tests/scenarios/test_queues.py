@@ -43,6 +43,16 @@ def test_without_a_cohort_the_nominal_quota_is_the_end() -> None:
     assert told(made.end("a"))[-1] == "start c: placed"
 
 
+def test_who_holds_the_quota_of_the_cohort_is_in_the_way() -> None:
+    made = home(queue("ash", cores=2), queue("birch", cores=1), queue("alone", cores=1, cohort=""), cores=12)
+    made.up(
+        put_in("ash", job("a", cores=2)), put_in("birch", job("b")), put_in("alone", job("c")), job("free")
+    )
+    made.up(put_in("ash", job("wants")), put_in("alone", job("waits")))
+    assert {one.workload for one in explain(made.snapshot, "wants", ()).rivals} == {"a", "b"}
+    assert {one.workload for one in explain(made.snapshot, "waits", ()).rivals} == {"c"}
+
+
 def test_more_than_a_queue_could_ever_hold_is_told_so() -> None:
     made = home(queue("ash", cores=2, cohort=""))
     made.up(put_in("ash", job("big", cores=3)))

@@ -137,18 +137,15 @@ def _holds_room(
     wanted = [kind for kind, _ in state.spec.resources.accelerators]
     for rank in run.ranks:
         placement = rank.placement
-        match lacks.get(placement.node):
-            case Code.NO_DEVICES | Code.NO_SHARE:
-                there = snapshot.nodes[placement.node].node.devices
-                held = [device.kind for device in there if device.id in placement.devices]
-                if any(will_do(asked, kind) for asked in wanted for kind in held):
-                    return True
-            case Code.NO_CORES:
-                if placement.cpu_milli:
-                    return True
-            case Code.NO_MEMORY:
-                if placement.memory_bytes:
-                    return True
+        lack = lacks.get(placement.node)
+        if lack is Code.NO_DEVICES or lack is Code.NO_SHARE:
+            there = snapshot.nodes[placement.node].node.devices
+            held = [device.kind for device in there if device.id in placement.devices]
+            if any(will_do(asked, kind) for asked in wanted for kind in held):
+                return True
+        amounts = {Code.NO_CORES: placement.cpu_milli, Code.NO_MEMORY: placement.memory_bytes}
+        if lack is not None and amounts.get(lack):
+            return True
     return False
 
 

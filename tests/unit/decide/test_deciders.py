@@ -74,6 +74,7 @@ def test_too_large_tells_the_largest_of_each_amount() -> None:
         "devices_largest:A100": 1,
         "devices:TPU": 1,
         "devices_largest:TPU": 0,
+        "kinds": "A100",
     }
 
 

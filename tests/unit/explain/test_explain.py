@@ -1,6 +1,7 @@
 """Words for every reason, and explanations of homes as they stand."""
 
 import pytest
+from msgspec.structs import replace
 from tests.properties.strategies import Story, played
 from tests.scenarios.home import GIB, RESUMABLE, Home, declared, fleet, job, node, published_by
 
@@ -302,3 +303,19 @@ def test_who_cannot_be_made_to_yield_is_waited_for() -> None:
     home.up(job("firm", cores=2), job("meek", cores=2, checkpoint=RESUMABLE))
     home.up(job("wants", cores=2))
     assert "raise its priority" in (explain(home.snapshot, "wants", ()).fix or "")
+
+
+def test_who_holds_no_core_is_not_waited_for_by_who_needs_one() -> None:
+    home = Home(fleet(node("a", cores=2, devices=["T4", "T4"])))
+    light = job("light", gpus=(("T4", 1),))
+    home.up(replace(light, resources=replace(light.resources, cpu_milli=0)), job("heavy", cores=2))
+    home.up(job("wants", cores=1))
+    assert _told_rivals(home, "wants") == ["heavy"]
+
+
+def test_a_node_with_room_holds_nobody_back() -> None:
+    """It is the head of its queue in name only: the next cycle starts it."""
+    home = Home(fleet(node("a", cores=2)))
+    home.up(job("holds", cores=2), job("wants", cores=1))
+    roomy = replace(home.snapshot, nodes=Home(fleet(node("a", cores=2))).snapshot.nodes)
+    assert explain(roomy, "wants", ()).rivals == ()

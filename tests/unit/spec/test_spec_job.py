@@ -217,6 +217,8 @@ def test_a_warning_is_given_once() -> None:
         ("{accelerators: TPU-v5e:0.5}", "TPU-v5e devices are handed out whole"),
         ("{accelerators: A100, sharing: mig}", "no part is asked for"),
         ("{sharing: time-slice}", "no part is asked for"),
+        ("{accelerators: V100:0.5, sharing: mig}", "V100 has no MIG"),
+        ("{accelerators: ['T4:0.5', 'V100:0.5'], sharing: mig}", "T4 or V100 has no MIG"),
         ("{accelerators: A100, mig_profile: 3g.20gb, sharing: time-slice}", "is no time slice"),
         ("{accelerators: A100:0.5, mig_profile: 3g.20gb}", "is an instance of one accelerator"),
         ("{mig_profile: 3g.20gb}", "is an instance of one accelerator"),
