@@ -16,8 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from steersman.app.cli import root
+from steersman.app.policies import shown
+from steersman.model.policy import Policy
 from steersman.model.snapshot import FINAL_PHASES, Phase, RunState
 from steersman.spec.keys import SECTIONS
+from steersman.spec.policies import NOTES
 from steersman.spec.sections import Key, Section, Standing
 from steersman.state.lifecycle import PHASE_MOVES, RUN_MOVES
 
@@ -79,15 +82,34 @@ def spec_page() -> str:
         MADE,
         "",
         "A file holds one or more YAML documents. `kind` says what a document declares: `job`, `service`,",
-        "`gateway` or `fleet`. Without it, a document with a `model` or a `service` section is a service,",
-        "and any other a job. A key that is not on this page is refused, with its line and the nearest",
-        "known key.",
+        "`gateway`, `queue` or `fleet`. Without it, a document with a `model` or a `service` section is a",
+        "service, and any other a job. A key that is not on this page is refused, with its line and the",
+        "nearest known key.",
         "`steer schema` prints the same table as a JSON Schema for editors.",
         "",
     ]
     for section in SECTIONS:
         lines += _section(section)
     return "\n".join(lines)
+
+
+def policy_page() -> str:
+    """docs/reference/policy.md."""
+    default = Policy()
+    lines = [
+        "# The keys of a policy",
+        "",
+        MADE,
+        "",
+        "What decisions obey. `steer policy show` prints the policy of a home, `steer policy set FILE`",
+        "replaces them from the next decision on, `steer replay --journal HOME --policy FILE` tries them on",
+        "what happened. A file holds one mapping, YAML or JSON; what is not written has its default. Times",
+        "are in milliseconds.",
+        "",
+    ]
+    rows = [(f"`{name}`", f"`{shown(getattr(default, name))}`", words) for name, words in NOTES.items()]
+    lines += _table(("key", "default", "meaning"), rows)
+    return "\n".join([*lines, ""])
 
 
 def _names(parameter: Any) -> str:
@@ -173,6 +195,7 @@ def architecture_page() -> str:
 PAGES: Mapping[Path, Callable[[], str]] = {
     DOCS / "reference" / "spec.md": spec_page,
     DOCS / "reference" / "cli.md": cli_page,
+    DOCS / "reference" / "policy.md": policy_page,
     ARCHITECTURE: architecture_page,
 }
 """Every page that is made, or has parts that are, and what it should hold."""

@@ -44,7 +44,8 @@ def test_help_names_every_verb(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("verb", sorted(VERBS))
 def test_every_verb_has_help_and_the_common_options(tmp_path: Path, verb: str) -> None:
-    names = {"secret": ["set", "list", "rm"], "key": ["create", "list", "revoke"]}.get(verb, [""])
+    inner = {"secret": ["set", "list", "rm"], "key": ["create", "list", "revoke"], "policy": ["show", "set"]}
+    names = inner.get(verb, [""])
     for name in names:
         run = steer(tmp_path / "home", *[verb, *([name] if name else []), "--help"], COLUMNS="200")
         assert run.returncode == 0
@@ -446,3 +447,27 @@ def test_programs_are_told_which_devices_are_their_own(fresh: Path) -> None:
     assert steer(fresh, "up", write(fresh.parent / "devices.yaml", text)).returncode == 0
     told = [steer(fresh, "logs", name).stdout.strip() for name in ("both", "half", "none")]
     assert told == ["big/T4-0,big/T4-1|0,1|", "big/T4-0|0|0.5", "||"]
+
+
+# The policy.
+
+
+def test_a_policy_is_set_kept_and_refused_whole(fresh: Path) -> None:
+    assert steer(fresh, "up", write(fresh.parent / "a.yaml", "name: a\nrun: echo\n")).returncode == 0
+    file = write(fresh.parent / "p.yaml", "backoff_ms_base: 500\npreempt_attempts_per_cycle: 0\n")
+    told = steer(fresh, "policy", "set", file).stdout
+    assert "~ policy\n" in told
+    assert "backoff_ms_base: 1000 → 500" in told
+    assert steer(fresh, "policy", "set", file).stdout == "= policy: unchanged\n"
+    wrong = write(fresh.parent / "w.yaml", "backoff_ms_bas: 5\n")
+    refused(steer(fresh, "policy", "set", wrong), "did you mean `backoff_ms_base`?")
+    refused(steer(fresh, "policy", "set", str(fresh.parent / "none.yaml")), "cannot be read")
+    shown = steer_json(fresh, "policy", "show")
+    assert (shown["backoff_ms_base"], shown["preempt_attempts_per_cycle"]) == (500, 0)
+    (row,) = (
+        line for line in steer(fresh, "policy", "show").stdout.splitlines() if "backoff_ms_base" in line
+    )
+    assert row.split()[:3] == ["backoff_ms_base", "500", "1000"]
+    assert "policy-set" in steer(fresh, "audit").stdout
+    assert steer(fresh, "policy", "set", write(fresh.parent / "d.yaml", "{}\n")).returncode == 0
+    assert steer_json(fresh, "policy", "show")["backoff_ms_base"] == 1_000

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from steersman.app import audit, declare, doctor, keys, logs, serving, views
+from steersman.app import audit, declare, doctor, keys, logs, policies, serving, views
 from steersman.app.failures import Failures
 from steersman.app.gateway_place import Follower
 from steersman.app.machine import local_fleet, this_machine
@@ -37,6 +37,8 @@ from steersman.app.wire import (
     NamesView,
     NewKeyView,
     PlanView,
+    PolicyRequest,
+    PolicyView,
     ServiceView,
     StatusView,
     Submission,
@@ -51,12 +53,13 @@ from steersman.explain.words import describe
 from steersman.explain.workload import Explanation, explain
 from steersman.guard.secrets import Secrets
 from steersman.model.errors import ConflictError
-from steersman.model.events import Event, RemoveRequested, StopRequested
+from steersman.model.events import Event, PolicySet, RemoveRequested, StopRequested
 from steersman.model.service import Gateway
 from steersman.model.snapshot import FINAL_PHASES, ServiceState, Snapshot, WorkloadState
 from steersman.ports import run_dir
 from steersman.sensors.figures import Figures
 from steersman.spec.parse import Parsed
+from steersman.spec.policies import parse_policy
 
 FOLD_WAIT_MS = 5_000
 """How long a writer waits for the fold of what it stored."""
@@ -161,6 +164,19 @@ class Control:
         async with self._turn:
             position = await self._submit([keys.revoke(self._engine.snapshot, name)])
         return NamesView(names=(name,), position=position)
+
+    def policy(self) -> PolicyView:
+        """The numbers that the deciders obey."""
+        snapshot = self._engine.snapshot
+        return PolicyView(policy=snapshot.policy, position=snapshot.position)
+
+    async def set_policy(self, request: PolicyRequest) -> PolicyView:
+        """Obey another policy from the next decision on. Raises SpecError, and then the old one is kept."""
+        policy = parse_policy(request.text, request.source)
+        async with self._turn:
+            changes = policies.changes(self._engine.snapshot.policy, policy)
+            position = await self._submit([PolicySet(policy=policy)] if changes else [])
+        return PolicyView(policy=policy, position=position, changes=changes)
 
     async def _read(self, submission: Submission) -> tuple[declare.Here, Parsed]:
         """Parsed in a thread, for a large submission and the files of its workdirs take a while.

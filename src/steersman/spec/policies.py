@@ -5,6 +5,7 @@ which the policy gains can be written at once. A key that is not written keeps i
 """
 
 import difflib
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -15,6 +16,23 @@ from steersman.spec.nodes import ListNode, MapNode, Node, ScalarNode, compose, d
 from steersman.spec.place import Place, show
 
 FIELDS = {field.name: field for field in msgspec.structs.fields(Policy)}
+NOTES: Mapping[str, str] = {
+    "backoff_ms_base": "wait before the first retry of a job that failed; doubles with each failure in a row",
+    "backoff_ms_max": "the longest wait before a retry",
+    "crash_loop_failures": "failures in a row, each soon after its start, that make a crash loop",
+    "crash_loop_run_ms": "what is soon after its start",
+    "preempt_run_ms_min": "a run is not preempted before it has run so long",
+    "preempt_attempts_per_cycle": "waiting jobs for which a cycle looks for victims; 0: nobody yields",
+    "preempt_victims_max": "how many runs may yield to one job",
+    "preempt_nodes_max": "how many nodes are looked at for one rank that needs others to yield",
+    "starts_per_cycle": "runs that one cycle starts; the next follows at once",
+    "interruption_mtbf_ms_prior": "time between interruptions where none was seen; weighs as much as one",
+    "spot_period_ms": "how often a job that chooses between spot and on-demand is judged",
+    "launch_ms_prior": "what a launch is taken to last until longer ones were seen",
+    "launch_ms_spare": "kept beside it for what happens between a decision and its effect",
+    "fair_half_life_ms": "what a queue used so long ago counts half as much as what it uses now",
+}
+"""What each key does, in a line."""
 NUMBER_MAX = 10**15
 """The largest number of a policy: of milliseconds, some 30,000 years."""
 AT_LEAST_ONE = frozenset({"starts_per_cycle"})

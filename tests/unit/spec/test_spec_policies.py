@@ -13,7 +13,7 @@ from steersman.model.policy import Policy
 from steersman.spec import policies
 from steersman.spec.nodes import MapNode, compose
 from steersman.spec.place import Place
-from steersman.spec.policies import AT_LEAST_ONE, FIELDS, parse_policy
+from steersman.spec.policies import AT_LEAST_ONE, FIELDS, NOTES, parse_policy
 
 
 def refused(text: str) -> SpecError:
@@ -22,6 +22,10 @@ def refused(text: str) -> SpecError:
     assert caught.value.hint
     assert caught.value.source == "p.yaml"
     return caught.value
+
+
+def test_every_key_is_told_in_its_order() -> None:
+    assert list(NOTES) == list(FIELDS)
 
 
 def test_what_is_not_written_is_the_default() -> None:

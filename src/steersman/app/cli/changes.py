@@ -27,17 +27,18 @@ def say_declared(found: UpView | PlanView) -> None:
         say(f"~ fleet {found.fleet}")
     if found.gateway is not None:
         say(f"~ gateway {found.gateway}")
-        _say_changes(found.gateway_changes)
+        say_changes(found.gateway_changes)
     for queue in found.queues:
         say(f"~ queue {queue}")
     for each in found.workloads:
         say(f"{SIGNS[each.kind]} {each.name}: {_words(each)}")
-        _say_changes(each.changes)
+        say_changes(each.changes)
         if each.note:
             say(f"    {each.note}")
 
 
-def _say_changes(changes: Sequence[ChangeView]) -> None:
+def say_changes(changes: Sequence[ChangeView]) -> None:
+    """A line for each."""
     for change in changes:
         say(f"    {change.path}: {_change(change)}")
 

@@ -1,4 +1,4 @@
-"""The declarations that a user names: files, folders, standard input, as documents for a submission."""
+"""The files that a user names: declarations in files, folders and standard input, and single texts."""
 
 import contextlib
 import os
@@ -59,3 +59,9 @@ def _readable(name: str) -> Iterator[None]:
 def _read(file: BinaryIO, source: str, folder: Path) -> Document:
     text = decode(file.read(BYTES_MAX + 1), source)
     return Document(source=source, text=text, folder=str(folder))
+
+
+def read_text(file: Path) -> str:
+    """The text of one file. Raises SpecError."""
+    with _readable(str(file)), file.open("rb") as opened:
+        return _read(opened, str(file), file.parent).text

@@ -54,6 +54,7 @@ VERBS: Mapping[str, Verb] = {
     "down": Verb("down", "Remove jobs and services, and wait until they are gone."),
     "server": Verb("server", "Run the control plane, here or in the background, or end it."),
     "secret": Verb("secret", "Set, list and remove sealed secrets."),
+    "policy": Verb("policy", "Show the numbers that decisions obey, and set them."),
     "key": Verb("key", "Make, list and revoke API keys for callers of services."),
     "schema": Verb("schema", "Print the JSON Schema of declarations, for editors."),
     "doctor": Verb("doctor", "Check this machine and the home."),

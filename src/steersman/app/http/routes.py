@@ -23,6 +23,8 @@ from steersman.app.wire import (
     NamesView,
     NewKeyView,
     PlanView,
+    PolicyRequest,
+    PolicyView,
     ServiceView,
     StatusView,
     Submission,
@@ -115,6 +117,18 @@ async def revoke_key(name: Name, control: NamedDependency[Control]) -> NamesView
     return await control.revoke_key(name)
 
 
+@get("/policy", summary="The numbers that the deciders obey.", sync_to_thread=False)
+def policy(control: NamedDependency[Control]) -> PolicyView:
+    """All of them, with those that were never set."""
+    return control.policy()
+
+
+@post("/policy", status_code=200, summary="Obey another policy.")
+async def set_policy(data: Annotated[PolicyRequest, Body()], control: NamedDependency[Control]) -> PolicyView:
+    """Returns when it is durable. What is not written has its default."""
+    return await control.set_policy(data)
+
+
 @get("/explain/{name:str}", summary="Why it stands where it does, and what happened.")
 async def explain(name: Name, control: NamedDependency[Control]) -> Explanation:
     """Sentences, refusals, what is in the way, and the moments of its life."""
@@ -171,6 +185,8 @@ def router() -> Router:
             list_keys,
             create_key,
             revoke_key,
+            policy,
+            set_policy,
         ],
     )
     return Router(path="/", route_handlers=[livez, metrics, api])
