@@ -25,6 +25,7 @@ from steersman.app.naming import (
     full_name,
 )
 from steersman.app.planning import foresee, gateway_warnings, plan_view
+from steersman.app.policies import PolicyRequest, PolicyView
 from steersman.app.settings import Settings
 from steersman.app.wire import (
     WAIT_MS_MAX,
@@ -37,8 +38,6 @@ from steersman.app.wire import (
     NamesView,
     NewKeyView,
     PlanView,
-    PolicyRequest,
-    PolicyView,
     ServiceView,
     StatusView,
     Submission,

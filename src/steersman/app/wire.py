@@ -8,12 +8,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from steersman.model.policy import Policy
-
 BODY_BYTES_MAX = 4 * 1024 * 1024
 """The largest request body."""
-POLICY_CHARACTERS_MAX = 1_048_576
-"""The longest text of a policy."""
 DOCUMENTS_MAX = 1_000
 """The most documents of one submission."""
 EVENTS_MAX = 1_000
@@ -394,21 +390,6 @@ class ServiceView(msgspec.Struct, frozen=True, kw_only=True):
     span_ms: int | None = None
     cpu_seconds_per_1000: float | None = None
     gateway: GatewayView | None = None
-
-
-class PolicyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A policy to obey from now on: the text of its file, and what the file is called in messages."""
-
-    text: Annotated[str, msgspec.Meta(max_length=POLICY_CHARACTERS_MAX)]
-    source: Annotated[str, msgspec.Meta(max_length=4_096)]
-
-
-class PolicyView(msgspec.Struct, frozen=True, kw_only=True):
-    """The policy that is obeyed, and what a request changed in it."""
-
-    policy: Policy
-    position: int
-    changes: tuple[ChangeView, ...] = ()
 
 
 class KeyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

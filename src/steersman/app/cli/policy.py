@@ -12,8 +12,7 @@ from steersman.app.cli.options import Home, Json, connect
 from steersman.app.cli.say import say, say_json
 from steersman.app.cli.shown import show_table
 from steersman.app.client import path
-from steersman.app.policies import shown
-from steersman.app.wire import PolicyRequest, PolicyView
+from steersman.app.policies import PolicyRequest, PolicyView, shown
 from steersman.model.policy import Policy
 from steersman.spec.policies import NOTES, parse_policy
 

@@ -9,6 +9,7 @@ from litestar.params import Body, PathParameter, QueryParameter
 from steersman.app.audit import Filter
 from steersman.app.control import Control
 from steersman.app.metrics import CONTENT_TYPE, Exposition
+from steersman.app.policies import PolicyRequest, PolicyView
 from steersman.app.wire import (
     API_PREFIX,
     EVENTS_MAX,
@@ -23,8 +24,6 @@ from steersman.app.wire import (
     NamesView,
     NewKeyView,
     PlanView,
-    PolicyRequest,
-    PolicyView,
     ServiceView,
     StatusView,
     Submission,
