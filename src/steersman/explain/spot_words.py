@@ -21,9 +21,9 @@ def _because(facts: Facts) -> str:
     costs = [f"{words} {format_usd_micro(int(facts[name]))}" for name, words in _COSTS if name in facts]
     parts = []
     if costs:
-        parts.append(
-            f"{'to the end' if 'no_return_ms' in facts else 'the next useful hour'}: {', '.join(costs)}"
-        )
+        # Each is what it comes to when it begins so and then does what is best.
+        until = "expected until the deadline" if "no_return_ms" in facts else "the next useful hour"
+        parts.append(f"{until}: {', '.join(costs)}")
     if "hazard_micro_per_hour" in facts:
         parts.append(f"hazard {int(facts['hazard_micro_per_hour']) / 1_000_000:.3g} an hour")
     if int(facts.get("no_return_ms", 0)) > 0:
@@ -39,6 +39,15 @@ def _because(facts: Facts) -> str:
 def _fault(fault: str) -> str:
     """A fault of a price says so; anything else stands by itself."""
     return fault if fault in ("too small", "above max_price") else f"price {fault}"
+
+
+def _too_dear(facts: Facts) -> bool:
+    return "above max_price" in facts.values()
+
+
+def _no_price(facts: Facts) -> str:
+    faults = {fault for name, fault in facts.items() if name.startswith("refused:")} - {"too small"}
+    return "every price is above max_price" if faults == {"above max_price"} else "no price to choose by"
 
 
 def _with_reasons(text: str) -> Callable[[Facts], str]:
@@ -74,15 +83,17 @@ SPOT_WORDS: Mapping[Code, Callable[[Facts], str]] = {
     Code.POINT_OF_NO_RETURN: _with_reasons("on-demand: nothing else is sure to be done by the deadline"),
     Code.DEADLINE_AT_RISK: _with_reasons("the deadline is at risk: nothing is sure to be in time any more"),
     Code.NO_SPOT_POOL: _with_reasons("on-demand: the fleet has no spot pool that could hold it"),
-    Code.NO_PRICE: _with_reasons("no price to choose by"),
+    Code.NO_PRICE: lambda facts: _no_price(facts) + _because(facts),
     Code.MOVED: _moved,
     Code.INTERRUPTION_NOTICE: _noticed,
     Code.RETRY_MOVED: _again("told to go on elsewhere"),
     Code.RETRY_INTERRUPTED: _again("its node was taken away"),
 }
-SPOT_FIXES: Mapping[Code, str] = {
-    Code.DEADLINE_AT_RISK: "set a later deadline, or less work if the estimate was too high",
-    Code.NO_PRICE: "give the pools of the fleet a price_usd_per_hour, or raise max_price",
-    Code.NO_SPOT_POOL: "add a node with use_spot: true that is large enough to the fleet",
-    Code.WAITING_SPOT: "set spot_policy: auto, and a deadline, to use on-demand in time",
+SPOT_FIXES: Mapping[Code, Callable[[Facts], str]] = {
+    Code.DEADLINE_AT_RISK: lambda _: "set a later deadline, or less work if the estimate was too high",
+    Code.NO_PRICE: lambda facts: (
+        "raise max_price" if _too_dear(facts) else "give the pools of the fleet a price_usd_per_hour"
+    ),
+    Code.NO_SPOT_POOL: lambda _: "add a node with use_spot: true that is large enough to the fleet",
+    Code.WAITING_SPOT: lambda _: "set spot_policy: auto, and a deadline, to use on-demand in time",
 }

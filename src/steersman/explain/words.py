@@ -263,7 +263,7 @@ _WORDS: Mapping[Code, Callable[[Facts], str]] = {
     ),
     Code.BUDGET_EXHAUSTED: _budget,
     Code.WAITING_PREEMPTION: lambda facts: (
-        f"waits for {facts.get('victims')} lower-priority run(s) to save and yield, "
+        f"waits for {facts.get('victims')} run(s) to save and yield, "
         f"the first {facts.get('victim')}; their room is reserved for it"
     ),
     Code.SCALE_LOAD: lambda facts: (
@@ -433,5 +433,5 @@ _FIXES: Mapping[Code, Callable[[Facts], str]] = {
     Code.REPLICA_CRASHED: _unless_memory(_mend),
     Code.REPLICA_STUCK: lambda facts: f"{_log(facts)}; if it only takes longer, raise the ready timeout",
     Code.RETRY_REPLICA: _unless_memory(_log),
-    **{code: _always(text) for code, text in SPOT_FIXES.items()},
+    **SPOT_FIXES,
 }

@@ -147,7 +147,7 @@ RESOURCE_KEYS: tuple[Key[object], ...] = (
     PORTS,
     accepted("labels", "labels of machines; `labels` beside `resources` are kept", LABEL_MAP),
     accepted("autostop", "this machine is not stopped when idle"),
-    accepted("max_hourly_cost", "this machine costs nothing an hour", PRICE),
+    accepted("max_hourly_cost", "nothing is bounded by it: a queue's `budget` bounds money", PRICE),
     accepted("priority_class", "`priority` says who goes first"),
     IMAGE,
     VOLUMES,

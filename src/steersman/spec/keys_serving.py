@@ -122,9 +122,9 @@ POLICY_SECTION = Section(
         accepted("metrics_interval_s", "figures are taken four times a second", origin="ray-serve"),
         accepted("aggregation_function", "load is the mean over the look-back", origin="ray-serve"),
         accepted("num_overprovision", "there are no spare replicas; raise `min_replicas`"),
-        accepted("dynamic_ondemand_fallback", "this machine has no spot price", FLAG),
-        accepted("base_ondemand_fallback_replicas", "this machine has no spot price"),
-        accepted("spot_placer", "this machine has no spot price"),
+        accepted("dynamic_ondemand_fallback", "replicas never run on spot capacity", FLAG),
+        accepted("base_ondemand_fallback_replicas", "replicas never run on spot capacity"),
+        accepted("spot_placer", "replicas never run on spot capacity"),
         not_yet(
             "target_qps_per_replica",
             "a rate says nothing of the load without the time that a request takes; write "

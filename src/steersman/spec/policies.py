@@ -82,8 +82,9 @@ def _value(name: str, node: Node, place: Place) -> Any:
     try:
         value = msgspec.convert(plain, kind, strict=False)
     except msgspec.ValidationError as error:
-        message = f"{describe(node)} does not fit: {str(error).lower()}"
-        raise place.error(node.line, message, f"the default is {show(str(FIELDS[name].default))}") from error
+        wanted = "a whole number is wanted" if kind is int else str(error).lower()
+        hint = f"the default is {show(str(FIELDS[name].default))}"
+        raise place.error(node.line, f"{describe(node)} does not fit: {wanted}", hint) from error
     for number in _numbers(value):
         least = 1 if name in AT_LEAST_ONE else 0
         if not least <= number <= NUMBER_MAX:

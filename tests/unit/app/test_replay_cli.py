@@ -70,4 +70,4 @@ def test_metrics_are_printed_with_what_was_dropped(capsys: pytest.CaptureFixture
     out, err = capsys.readouterr()
     assert out.splitlines()[:2] == ["POLICY     score   late_jobs", "steersman  0.1235  0"]
     assert out.splitlines()[2:] == ["VCS  jobs  late", "a    3     0.5", "b    4     -"]
-    assert err == "not replayed: 2 rows\n"
+    assert err == "counted: 2 × rows\n"

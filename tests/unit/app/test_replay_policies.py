@@ -166,7 +166,7 @@ def test_journals_that_are_refused(
 def test_what_is_no_home(tmp_path: Path, policy: Path) -> None:
     with pytest.raises(HomeError, match="there is no home"):
         asked(tmp_path / "nowhere", policy)
-    with pytest.raises(HomeError, match="is not a home's journal") as refused:
+    with pytest.raises(HomeError, match="is not called journal") as refused:
         home_of(policy)
     assert "journal.db" in refused.value.hint
     empty = tmp_path / "empty"

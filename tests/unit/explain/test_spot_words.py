@@ -29,8 +29,8 @@ def test_a_choice_is_told_with_its_costs_and_refusals() -> None:
         **{"refused:west": "missing", "refused:north": "too small", "refused:south": "above max_price"},
     )
     assert describe(why) == (
-        "spot pool east (to the end: waiting $1.00, spot $0.9731, on-demand $3.06; hazard 0.25 an hour; "
-        "point of no return in 2h; north refused: too small; south refused: above max_price; "
+        "spot pool east (expected until the deadline: waiting $1.00, spot $0.9731, on-demand $3.06; "
+        "hazard 0.25 an hour; point of no return in 2h; north refused: too small; south refused: above max_price; "
         "west refused: price missing)"
     )
     assert "the next useful hour: on-demand $3.06" in describe(
@@ -72,7 +72,9 @@ def test_explain_says_where_a_job_runs_and_why_there() -> None:
         home.cycle(saved, after_ms=60_000)
     told = explain(home.snapshot, "train", [(one.position, one.at_ms, one.event) for one in home.log])
     assert "on east-0 (spot, pool east)" in told.where
-    assert any(fact.startswith("runs on: spot pool east (to the end: ") for fact in told.facts)
+    assert any(
+        fact.startswith("runs on: spot pool east (expected until the deadline: ") for fact in told.facts
+    )
     assert "59s of 1h of work are saved" in told.facts
     home.cycle(InterruptionNotice(node=NodeId("east-0"), at_ms=home.now_ms, ends_ms=home.now_ms + 30_000))
     home.end("train", code=75)
@@ -86,3 +88,22 @@ def test_status_shows_market_and_pool() -> None:
     row = Row(name="a", phase="active", settled=False, nodes=("n",), market="on-demand")
     cells = [status_rows([one])[0][3] for one in (row, replace(row, pool="p"), replace(row, market="spot"))]
     assert cells == ["n", "n (on-demand, p)", "n (spot)"]
+
+
+@pytest.mark.parametrize(
+    ("faults", "words", "change"),
+    [
+        (
+            {"a": "above max_price", "b": "above max_price", "c": "too small"},
+            "every price is above",
+            "raise max",
+        ),
+        ({"a": "missing"}, "no price to choose by", "price_usd_per_hour"),
+        ({"a": "missing", "b": "above max_price"}, "no price to choose by", "raise max_price"),
+        ({}, "no price to choose by", "price_usd_per_hour"),
+    ],
+)
+def test_what_is_wrong_with_the_prices_is_said(faults: dict[str, str], words: str, change: str) -> None:
+    why = reason(Code.NO_PRICE, **{f"refused:{name}": fault for name, fault in faults.items()})
+    assert describe(why).startswith(words)
+    assert change in (fix(why) or "")

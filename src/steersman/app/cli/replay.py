@@ -228,7 +228,7 @@ def _say(found: Replay) -> None:
                 _say_table(name, table)
     for reason, count in found.dropped.items():
         if count:
-            note(f"not replayed: {count:,} {reason}")
+            note(f"counted: {count:,} × {reason}")
 
 
 def _say_table(name: str, table: Mapping[str, Mapping[str, Any]]) -> None:

@@ -29,7 +29,8 @@ def home_of(journal: Path) -> Path:
     if journal.is_file():
         if journal.name != DATABASE_NAME:
             raise HomeError(
-                f"{journal} is not a home's journal", hint=f"give the home, or the file {DATABASE_NAME} in it"
+                f"{journal} is not called {DATABASE_NAME}, and a journal is read with the files beside it",
+                hint=f"give the home, or the file {DATABASE_NAME} in it",
             )
         return journal.parent
     if not journal.exists():
@@ -102,7 +103,7 @@ def _say(found: Comparison) -> None:
     ]
     say(columns(("METRIC", *names), rows))
     for reason, count in found.dropped.items():
-        note(f"not replayed as it was: {count:,} {reason}")
+        note(f"not replayed as it was: {count:,} × {reason}")
 
 
 def shown(metric: str, value: Metric) -> str:

@@ -197,6 +197,10 @@ class _Reading:
         cut = Counter(tries.fate for tries in self._tries.values())
         self._dropped["jobs that still ran at the end, given the work that was seen of them"] = cut["running"]
         self._dropped["jobs that waited at the end, given what was seen or the median"] = cut["waiting"]
+        others = cut.total() - sum(cut[fate] for fate in ("succeeded", "failed", "running", "waiting"))
+        self._dropped["jobs that were stopped, removed or declared anew before they ended: in no metric"] = (
+            others
+        )
         return History(
             begin_ms=self.begin_ms,
             end_ms=self._at_ms,

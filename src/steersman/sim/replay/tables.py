@@ -157,8 +157,8 @@ def check_order(path: Path, line: int, before: float, now: float, what: str) -> 
     """Refuse a row whose time lies before that of the row above. Raises TraceError."""
     if now < before:
         raise TraceError(
-            f"{path.name}:{line}: {what} goes back from {before:g} to {now:g}",
-            hint=f"sort the file by {what}",
+            f"{path.name}:{line}: {what} goes back from {before:.15g} to {now:.15g}",
+            hint=f"sort the file by {what.split()[0]}",
         )
 
 
