@@ -30,8 +30,8 @@ def test_a_choice_is_told_with_its_costs_and_refusals() -> None:
     )
     assert describe(why) == (
         "spot pool east (expected until the deadline: waiting $1.00, spot $0.9731, on-demand $3.06; "
-        "hazard 0.25 an hour; point of no return in 2h; north refused: too small; south refused: above max_price; "
-        "west refused: price missing)"
+        "hazard 0.25 an hour; point of no return in 2h; north refused: too small; "
+        "south refused: above max_price; west refused: price missing)"
     )
     assert "the next useful hour: on-demand $3.06" in describe(
         reason(Code.CHOSE_ON_DEMAND, cost_on_demand=3_060_000)
