@@ -59,7 +59,7 @@ def _nearest(name: str) -> str:
 def _value(name: str, node: Node, place: Place) -> Any:
     """What stands there, as the type that the field has."""
     kind, plain = FIELDS[name].type, _plain(node)
-    if isinstance(plain, str) and "_" in plain and kind is int:
+    if isinstance(plain, str) and "_" in plain and kind in (int, int | None):
         plain = ""  # Python's own 1_000 is not a number of YAML
     try:
         value = msgspec.convert(plain, kind, strict=False)
