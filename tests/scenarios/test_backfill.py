@@ -7,7 +7,6 @@ from msgspec.structs import replace
 from tests.scenarios.home import Home, declared, fleet, job, node
 
 from steersman.model.events import PolicySet
-from steersman.model.ids import WorkloadName
 from steersman.model.policy import Policy
 from steersman.model.snapshot import Phase
 from steersman.model.workload import Workload
@@ -36,43 +35,67 @@ def small(name: str, lasts_ms: int, bound: bool) -> Workload:
     return replace(made, body=replace(made.body, stop_grace_ms=GRACE_MS))
 
 
-def lived(policy: Policy, *, bound: bool, minutes: int = 60, shorts: bool = True) -> Outcome:
-    """A stream of jobs of ten minutes that begins before the gang of four nodes, and of one minute if so."""
-    home = Home(fleet(*(node(f"n{at}") for at in range(NODES))), PolicySet(policy=policy))
-    ends: dict[str, int] = {}
-    made, waited, used, ticks, began_short = 0, None, 0, 0, 0
-    gang_at = home.now_ms + DECLARED_MS
-    for step in range(minutes * MINUTE_MS // STEP_MS):
+class Stream:
+    """Long jobs, and short ones if so, that come before and after a gang of four nodes."""
+
+    def __init__(self, policy: Policy, *, bound: bool, shorts: bool) -> None:
+        self.home = Home(fleet(*(node(f"n{at}") for at in range(NODES))), PolicySet(policy=policy))
+        self.bound, self.shorts = bound, shorts
+        self.gang_at = self.home.now_ms + DECLARED_MS
+        self.ends: dict[str, int] = {}
+        self.used = self.ticks = self.began_short = 0
+
+    def news(self, step: int) -> list[Workload]:
+        """Before the gang somebody comes when a node is free; after it there is always somebody waiting."""
+        home, made = self.home, list[Workload]()
+        if home.now_ms == self.gang_at:
+            made.append(job("gang", cores=2, ranks=4))
         waiting = [
             name for name, item in home.snapshot.workloads.sorted_items() if item.phase is Phase.QUEUED
         ]
-        news = []
-        before = home.now_ms < gang_at  # nobody waits before the gang does
-        if before and all(item.leases for _, item in home.snapshot.nodes.sorted_items()):
-            waiting += ["long", "short"] * 3
-        if sum(name.startswith("long") for name in waiting) < 3 - 2 * before:
-            news.append(declared(small(f"long-{made:04}", LONG_MS, bound)))
-        if shorts and not before and sum(name.startswith("short") for name in waiting) < 3:
-            news.append(declared(small(f"short-{made:04}", SHORT_MS, bound)))
-        made += 1
-        if home.now_ms == gang_at:
-            news.append(declared(job("gang", cores=2, ranks=4)))
-        home.cycle(*news, after_ms=STEP_MS)
-        for name, item in home.snapshot.workloads.sorted_items():
-            if item.phase is Phase.ACTIVE and name not in ends:
-                home.begin(name)
+        early = home.now_ms < self.gang_at
+        most = 3 if not early else int(not all(item.leases for _, item in home.snapshot.nodes.sorted_items()))
+        if sum(name.startswith("long") for name in waiting) < most:
+            made.append(small(f"long-{step:04}", LONG_MS, self.bound))
+        if self.shorts and not early and sum(name.startswith("short") for name in waiting) < most:
+            made.append(small(f"short-{step:04}", SHORT_MS, self.bound))
+        return made
+
+    def begin(self, step: int) -> None:
+        """Who was started runs at once, and for between two fifths and all of its longest time."""
+        for name, item in self.home.snapshot.workloads.sorted_items():
+            if item.phase is Phase.ACTIVE and name not in self.ends:
+                self.home.begin(name)
                 lasts_ms = SHORT_MS if name.startswith("short") else LONG_MS
-                ends[name] = home.now_ms + lasts_ms - (step * 5 % 7) * (lasts_ms // 10)
-                began_short += name.startswith("short") and home.now_ms > gang_at
-        if "gang" in ends:
-            return Outcome(home.now_ms - gang_at, used / max(ticks, 1), began_short)
-        if home.now_ms > gang_at:
-            ticks += NODES
-            used += sum(bool(item.leases) for _, item in home.snapshot.nodes.sorted_items())
-        for name in [name for name, at in ends.items() if at <= home.now_ms]:
-            if home.state(WorkloadName(name)).phase is Phase.ACTIVE:
-                home.end(name, after_ms=0)
-    return Outcome(waited, used / ticks, began_short)
+                self.ends[name] = self.home.now_ms + lasts_ms - (step * 5 % 7) * (lasts_ms // 10)
+                self.began_short += name.startswith("short") and self.home.now_ms > self.gang_at
+
+    def end(self) -> None:
+        """Whose time is over ends."""
+        for name, at in self.ends.items():
+            if at <= self.home.now_ms and self.home.phase(name) is Phase.ACTIVE:
+                self.home.end(name, after_ms=0)
+
+    def count(self) -> None:
+        """How much of the fleet is in use."""
+        if self.home.now_ms > self.gang_at:
+            self.ticks += NODES
+            self.used += sum(bool(item.leases) for _, item in self.home.snapshot.nodes.sorted_items())
+
+
+def lived(policy: Policy, *, bound: bool, minutes: int = 60, shorts: bool = True) -> Outcome:
+    """What became of the gang."""
+    stream, waited = Stream(policy, bound=bound, shorts=shorts), None
+    for step in range(minutes * MINUTE_MS // STEP_MS):
+        news = stream.news(step)
+        stream.home.cycle(*(declared(item) for item in news), after_ms=STEP_MS)
+        stream.begin(step)
+        if "gang" in stream.ends:
+            waited = stream.home.now_ms - stream.gang_at
+            break
+        stream.count()
+        stream.end()
+    return Outcome(waited, stream.used / stream.ticks, stream.began_short)
 
 
 def test_with_known_ends_the_gang_starts_within_the_longest_of_them() -> None:

@@ -29,12 +29,12 @@ from steersman.decide.quota import Book, demand
 from steersman.decide.start import try_start
 from steersman.decide.vacancy import (
     Begun,
+    Lease,
     Started,
     begun,
     by_draining,
     by_time,
     could_hold,
-    drained,
     latest_end_ms,
     leases_of,
 )
@@ -76,10 +76,15 @@ def waited_ms(state: WorkloadState, now_ms: int) -> int:
 class Promise:
     """Room promised to one workload, in one cycle: by when it is there, and what may come beside it."""
 
-    def __init__(self, draft: Draft, started: Started, state: WorkloadState) -> None:
+    def __init__(self, draft: Draft, started: Started, state: WorkloadState, *, fresh: bool) -> None:
         self.spec, self.shape, self.kept = state.spec, shape_of(state), state.reservations
         self.ranks = {item.node: _ranks_of(item, self.shape) for item in self.kept}
         self._draft, self._started = draft, started
+        facts = {} if state.reason is None else dict(state.reason.facts)
+        self._made_ms, self._first = (
+            int(facts.get("made_ms", 0)),
+            frozenset(started) if fresh else frozenset(),
+        )
         self._until: list[int | None] = []
         self._later: dict[NodeId, NodeState] = {}
 
@@ -121,29 +126,39 @@ class Promise:
     def _ready_ms(self, node: NodeId) -> int | None:
         """By when the node holds its ranks."""
         state, at_ms = self._now(node), self._draft.now_ms
-        ends = list(leases_of(self._draft, self._started, state))
-        ends.sort(key=lambda item: (item[1] is None, item[1] or 0))
-        for place, end_ms, _ in ends:
-            if end_ms is None or ranks_on(state, self.shape) >= self.ranks[node]:
+        leases = list(leases_of(self._draft, self._started, state))
+        for lease in sorted(leases, key=lambda item: (item.end_ms is None, item.end_ms or 0)):
+            if lease.end_ms is None or ranks_on(state, self.shape) >= self.ranks[node]:
                 break
-            state, at_ms = without_lease(state, place), end_ms
+            state, at_ms = without_lease(state, lease.placement), lease.end_ms
         return at_ms if ranks_on(state, self.shape) >= self.ranks[node] else None
 
     def _then(self, node: NodeId) -> NodeState:
         """The node as it will be when the promised start is expected."""
         if node not in self._later:
-            state, until_ms = self._now(node), self.until_ms()
-            if until_ms is None:
-                after = drained(self._draft, self._started, state)
-                if ranks_on(after, self.shape) < self.ranks[node]:
-                    after = drained(self._draft, self._started, state, all_gone=True)
-            else:
-                after = state
-                for place, end_ms, _ in leases_of(self._draft, self._started, state):
-                    if end_ms is not None and end_ms <= until_ms:
-                        after = without_lease(after, place)
-            self._later[node] = after
+            leases = list(leases_of(self._draft, self._started, self._now(node)))
+            state = self._without(node, [lease for lease in leases if self._goes(lease, forced=False)])
+            if ranks_on(state, self.shape) < self.ranks[node]:
+                state = self._without(node, [lease for lease in leases if self._goes(lease, forced=True)])
+            self._later[node] = state
         return self._later[node]
+
+    def _without(self, node: NodeId, leases: Iterable[Lease]) -> NodeState:
+        state = self._now(node)
+        for lease in leases:
+            state = without_lease(state, lease.placement)
+        return state
+
+    def _goes(self, lease: Lease, *, forced: bool) -> bool:
+        """Whether the promise counts on the end of a lease: of one that ends in time; or, where nobody knows,
+        of one that was there when the promise was made. What came later stays beside it for ever, for all
+        that is known: else each newcomer would count on the end of the others."""
+        until_ms = self.until_ms()
+        if until_ms is not None:
+            return lease.end_ms is not None and lease.end_ms <= until_ms
+        known = lease.run in self._started
+        first = lease.run in self._first if known else lease.since_ms < self._made_ms
+        return first and (lease.ends or forced)
 
 
 def _ranks_of(kept: Reservation, shape: Shape) -> int:
@@ -176,16 +191,17 @@ class Guard:
         self._tried: set[object] = set()
         self._limits: dict[Shape, _Limit] = {}
         self._looks, self._lifts = LOOKS_MAX, NODES_LIFTED_MAX
+        self._again = False
         for (name,) in list(draft.kept.since(())):
             state = draft.workloads[name]
             if is_promised(state):
-                self._promises[name] = promise = Promise(draft, self._started, state)
+                self._promises[name] = promise = Promise(draft, self._started, state, fresh=False)
                 if self._patience_ms is None:
                     self._take_back(promise)
 
-    def is_short(self) -> bool:
-        """Whether somebody was not tried for want of tries."""
-        return self._lifts <= 0
+    def looks_again(self) -> bool:
+        """Whether somebody was not tried for want of tries, or was held back for who started after it."""
+        return self._again or self._lifts <= 0
 
     def start(self, state: WorkloadState) -> Start | Reason | None:
         """The start of a queued workload; why it is held back; None when there is no room for it anyway."""
@@ -278,9 +294,10 @@ class Guard:
         if holder is not None:
             self._take_back(holder)
         facts: dict[str, str | int] = {"node": coming.kept[0].node, "nodes": len(coming.kept)}
+        facts["made_ms"] = now_ms
         why = reason(Code.ROOM_PROMISED, **facts, **_left(coming.until_ms, now_ms))
         self._reserve(Reserve(workload=state.spec.name, reservations=coming.kept, reason=why))
-        promise = Promise(draft, self._started, draft.workloads[state.spec.name])
+        promise = Promise(draft, self._started, draft.workloads[state.spec.name], fresh=True)
         self._promises[state.spec.name] = promise
         return True
 
@@ -373,7 +390,8 @@ class Guard:
         return why
 
     def _begin(self, state: WorkloadState, start: Start) -> Start:
-        self._promises.pop(state.spec.name, None)
+        kept = self._promises.pop(state.spec.name, None)
+        self._again = self._again or (kept is not None and bool(self._limits))
         self._started[start.run] = begun(state, start, self._draft.now_ms)
         for promise in self._promises.values():
             promise.look_again(start.placements)

@@ -87,7 +87,7 @@ def schedule(snapshot: Snapshot, placer: Placer | None = None) -> Schedule:
             decisions += blocked.decisions
             wakes += [] if blocked.wake_at_ms is None else [blocked.wake_at_ms]
         turns.done(head, next_of_shape=refused is None and guard.goes_on(head.shape))
-    if starts >= snapshot.policy.starts_per_cycle or (starts and guard.is_short()):
+    if starts >= snapshot.policy.starts_per_cycle or (starts and guard.looks_again()):
         wakes.append(snapshot.now_ms)
     return Schedule(tuple(decisions), min(wakes, default=None), packing)
 

@@ -45,6 +45,16 @@ class Begun(NamedTuple):
 Started = Mapping[RunId, Begun]
 
 
+class Lease(NamedTuple):
+    """A lease of a node: by when it ends (None: nobody knows), whether it does by itself, and since when."""
+
+    run: RunId
+    placement: Placement
+    end_ms: int | None
+    ends: bool
+    since_ms: int
+
+
 class Coming(NamedTuple):
     """The room that a gang gets, and by when it is there; None: nobody knows."""
 
@@ -184,25 +194,24 @@ def by_draining(draft: Draft, shape: Shape, started: Started) -> Coming | None:
 
 def drained(draft: Draft, started: Started, state: NodeState, *, all_gone: bool = False) -> NodeState:
     """The node once everything there has ended that ends by itself, or everything."""
-    for place, _, ends in leases_of(draft, started, state):
-        if ends or all_gone:
-            state = without_lease(state, place)
+    for lease in leases_of(draft, started, state):
+        if lease.ends or all_gone:
+            state = without_lease(state, lease.placement)
     return state
 
 
-def leases_of(
-    draft: Draft, started: Started, state: NodeState
-) -> Iterator[tuple[Placement, int | None, bool]]:
-    """The leases of a node, by when each ends, and whether it does by itself."""
+def leases_of(draft: Draft, started: Started, state: NodeState) -> Iterator[Lease]:
+    """The leases of a node."""
     for name, rank in state.leases:
         item = started.get(name)
         if item is not None:
-            yield item.placements[rank], item.end_ms, item.ends
+            yield Lease(name, item.placements[rank], item.end_ms, item.ends, draft.now_ms)
             continue
         run = draft.runs[name]
         owner = draft.workloads[run.workload]
         ends = owner.spec.body.program == "command" or run.state is RunState.STOPPING
-        yield run.ranks[rank].placement, finish_ms(owner, run, draft.now_ms), ends
+        end_ms = finish_ms(owner, run, draft.now_ms)
+        yield Lease(name, run.ranks[rank].placement, end_ms, ends, run.decided_ms)
 
 
 def _kept(
