@@ -154,7 +154,10 @@ def expected_ms(cycle: Cycle, name: WorkloadName) -> int | None:
             ends[run.id] = begun + owner.max_duration_ms + owner.stop_grace_ms
     for at in (cycle.after.now_ms, *sorted(ends.values())):
         gone = [run for _, run in cycle.after.runs.sorted_items() if ends.get(run.id, at + 1) <= at]
-        ranks = sum(room_on(view, kept.node, name, gone) for kept in state.reservations)
+        ranks = sum(
+            min(room_on(view, kept.node, name, gone), kept.amount.cpu_milli // state.spec.resources.cpu_milli)
+            for kept in state.reservations
+        )
         if ranks >= state.spec.body.num_nodes:
             return at
     return None

@@ -110,6 +110,18 @@ class Promise:
                 after[node] = state
         return all(ranks_on(state, self.shape) >= self.ranks[node] for node, state in after.items())
 
+    def may_hold(self, shape: Shape) -> bool:
+        """Whether any of its nodes could have room for a rank if nothing were kept there: a quick look."""
+        for name in self.ranks:
+            state = self._draft.nodes[name]
+            if (
+                state.node.cpu_milli - state.used_cpu_milli >= shape.cpu_milli
+                and state.node.memory_bytes - state.used_memory_bytes >= shape.memory_bytes
+                and (state.free_devices or state.shares or not shape.accelerators)
+            ):
+                return True
+        return False
+
     def look_again(self, placements: Iterable[Placement]) -> None:
         """These leases were taken."""
         for placement in placements:
@@ -334,7 +346,8 @@ class Guard:
 
     def _lifted(self, promises: list[Promise], state: WorkloadState) -> Start | None:
         """A start that may take what is kept for these."""
-        if self._lifts <= 0:
+        shape = shape_of(state)
+        if self._lifts <= 0 or not any(promise.may_hold(shape) for promise in promises):
             return None
         self._lifts -= sum(len(promise.kept) for promise in promises)
         for promise in promises:

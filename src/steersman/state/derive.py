@@ -144,6 +144,8 @@ def finish_ms(state: WorkloadState, run: Run, now_ms: int) -> int | None:
     job = state.spec.body
     if run.state is RunState.STOPPING:
         return max((run.stop_ms or 0) + job.stop_grace_ms, now_ms)
+    if job.max_duration_ms is None and job.work_ms is None:
+        return None
     begun_ms = run.decided_ms if run.started_ms is None else run.started_ms
     told_ms = bound_ms = None
     if job.max_duration_ms is not None:
