@@ -10,6 +10,7 @@ from tests.properties.backfill_laws import Life, lived
 
 from steersman.decide import vacancy
 from steersman.decide.backfill import Guard, Promise
+from steersman.state import derive
 
 Patch = pytest.MonkeyPatch
 LIVES_MAX = 40
@@ -29,7 +30,7 @@ def _a_minute_more_is_in_time(patch: Patch) -> None:
 
 
 def _what_is_not_known_ends_now(patch: Patch) -> None:
-    real = vacancy.finish_ms
+    real = derive.finish_ms
     patch.setattr(vacancy, "finish_ms", lambda *given: real(*given) or given[2])
 
 

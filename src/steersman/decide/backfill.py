@@ -339,6 +339,9 @@ class Guard:
         ):
             start = self._lifted(lifted, state)
             if start is not None:
+                if self._would_pass(state, start):
+                    self._undo(state, start)
+                    return self._inside(state)
                 verdict = self._judged(state, start, beside=False)
                 if isinstance(verdict, Start):
                     break
