@@ -6,6 +6,7 @@ people write. Rule 3: a fact that an older build did not record is left out, nev
 
 from collections.abc import Callable, Mapping
 
+from steersman.explain.backfill_words import BACKFILL_WORDS, waits_behind_fix
 from steersman.explain.spot_words import SPOT_FIXES, SPOT_WORDS
 from steersman.model.queue import CPUS, GPU_HOUR, MEMORY, USD
 from steersman.model.reasons import Code, Reason
@@ -149,33 +150,6 @@ def amount_words(resource: str, amount: int) -> str:
     if resource == CPUS:
         return f"{format_cpu(amount)} cores"
     return format_bytes(amount) if resource == MEMORY else f"{amount / 1000:g} x {resource}"
-
-
-def _promised(facts: Facts) -> str:
-    more = int(facts.get("nodes", 1)) - 1
-    where = f"{facts.get('node', 'its nodes')}{f' and {more} more' if more else ''}"
-    when = f"within {_ms(facts, 'left_ms')}" if "left_ms" in facts else "when what runs there has ended"
-    return f"room on {where} is kept for it as it comes free; expected to start {when}"
-
-
-def _waits_behind(facts: Facts) -> str:
-    when = f"within {_ms(facts, 'left_ms')}" if "left_ms" in facts else "once what runs there has ended"
-    return (
-        f"there is room, but it is kept for {facts.get('by')}, which came first and is to start {when}; "
-        "this one might still run then"
-    )
-
-
-def _waits_behind_fix(facts: Facts) -> str:
-    wait = f"wait for {facts.get('by')} (steer explain {facts.get('by')})"
-    if "max_duration_ms" not in facts:
-        return wait
-    return f"set max_duration: at most {duration_words(int(facts['max_duration_ms']))}, or {wait}"
-
-
-def duration_words(most_ms: int) -> str:
-    """No more than that, in whole seconds where there are any."""
-    return format_duration_ms(most_ms // 1_000 * 1_000 or most_ms)
 
 
 def _over_quota(facts: Facts) -> str:
@@ -324,8 +298,7 @@ _WORDS: Mapping[Code, Callable[[Facts], str]] = {
         "its ranks would fit now, but not in one node or zone, as `topology` asks"
     ),
     Code.PREEMPTED: _preempted,
-    Code.ROOM_PROMISED: _promised,
-    Code.WAITING_BACKFILL: _waits_behind,
+    **BACKFILL_WORDS,
     Code.OVER_QUOTA: _over_quota,
     Code.WAITING_FAIR_SHARE: lambda facts: (
         f"would have to borrow {facts.get('resource')} for queue {facts.get('queue')}, and queue "
@@ -481,7 +454,7 @@ _FIXES: Mapping[Code, Callable[[Facts], str]] = {
     Code.NO_ROOM_FOR_GANG: _always(_WAIT),
     Code.NO_ROOM_TOGETHER: _always(f"{_WAIT}, or leave out `topology`"),
     Code.ROOM_PROMISED: _always(_WAIT),
-    Code.WAITING_BACKFILL: _waits_behind_fix,
+    Code.WAITING_BACKFILL: waits_behind_fix,
     Code.OVER_QUOTA: _over_quota_fix,
     Code.WAITING_FAIR_SHARE: lambda facts: (
         f"wait for queue {facts.get('owner')}, or raise nominal_quota of queue {facts.get('queue')}"

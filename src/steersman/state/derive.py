@@ -276,6 +276,10 @@ def node_size(state: NodeState | None) -> NodeSize | None:
     )
 
 
+def _foreseen(snapshot: Snapshot) -> list[Entry]:
+    return [(name,) for name, state in snapshot.services.sorted_items() if state.spec.scaling.foresees]
+
+
 def rebuild(snapshot: Snapshot) -> Indexes:
     """All indexes from the base tables alone: for images, and to check the kept ones."""
     attention: list[Entry] = []
@@ -284,8 +288,7 @@ def rebuild(snapshot: Snapshot) -> Indexes:
     live: list[Entry] = []
     victims: list[Entry] = []
     choosers: list[Entry] = []
-    ends: list[Entry] = []
-    kept: list[Entry] = []
+    kept, ends = list[Entry](), list[Entry]()
     pending: dict[Shape, list[Entry]] = {}
     dependents: dict[str, list[WorkloadName]] = {}
     usage: dict[QueueName, Amounts] = {}
@@ -330,9 +333,7 @@ def rebuild(snapshot: Snapshot) -> Indexes:
         dependents=Table.of((source, tuple(names)) for source, names in sorted(dependents.items())),
         live=SortedSeq.of(live),
         parts=SortedSeq.of(parts),
-        foreseen=SortedSeq.of(
-            (name,) for name, state in snapshot.services.sorted_items() if state.spec.scaling.foresees
-        ),
+        foreseen=SortedSeq.of(_foreseen(snapshot)),
         choosers=SortedSeq.of(choosers),
         ends=SortedSeq.of(ends),
         kept=SortedSeq.of(kept),
