@@ -108,7 +108,7 @@ power-cut: $(STAMP)
 mutation: $(STAMP)
 	@$(BIN)/python -m bench.mutation $(ARGS)
 
-# Every story of a small world up to a depth: deciders and fold, then the whole engine; 5 minutes on two cores.
+# Every story of a small world up to a depth: deciders and fold, then the whole engine; 5 to 10 minutes on two cores.
 small-world: $(STAMP)
 	@$(BIN)/python -m tests.properties.small_scope
 	@$(BIN)/python -m tests.sim.small_world $(ARGS)

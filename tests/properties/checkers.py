@@ -74,8 +74,11 @@ def reservations_are_counted_right(snapshot: View) -> None:
         assert kept == {name: amount for name, amount in booked.items() if amount}, key
         if kept:
             have, staying = capacity(node), used(snapshot, NodeId(key), leaving=False)
+            yielded = reserved(snapshot, NodeId(key), only=Code.WAITING_PREEMPTION)
             for name, amount in kept.items():
-                assert amount + staying.get(name, 0) <= have.get(name, 0), f"{key} is promised twice: {name}"
+                assert amount <= have.get(name, 0), f"{key} is promised twice: {name}"
+                there = yielded.get(name, 0)
+                assert not there or there + staying.get(name, 0) <= have.get(name, 0), (key, name)
     for name, state in snapshot.workloads.items():
         assert not state.reservations or state.phase is Phase.QUEUED, name
         assert all(item.node in snapshot.nodes for item in state.reservations), name
@@ -184,7 +187,7 @@ def the_cheapest_yield(cycle: Turn) -> None:
     """For a need of one rank the work lost is the least that any node could make room for."""
     decisions = cycle.plan.decisions
     for at, item in enumerate(decisions):
-        if not isinstance(item, Reserve) or not item.reservations:
+        if not isinstance(item, Reserve) or item.reason.code is not Code.WAITING_PREEMPTION:
             continue
         snapshot = cycle.at(at)
         state = snapshot.workloads[item.workload]

@@ -13,6 +13,7 @@ from tests.scenarios.home import Cycle
 from steersman.model.decisions import Placement, Reservation
 from steersman.model.events import Decided
 from steersman.model.ids import NodeId
+from steersman.model.reasons import Code
 from steersman.model.snapshot import NodeState, RankState, Run, RunState, Snapshot, WorkloadState
 from steersman.state.fold import fold
 
@@ -95,12 +96,13 @@ def used(snapshot: View, name: NodeId, *, leaving: bool = True) -> Amounts:
     return total
 
 
-def reserved(snapshot: View, name: NodeId, *, but: str = "") -> Amounts:
-    """What is kept of a node for workloads other than `but`; of devices only whole ones."""
+def reserved(snapshot: View, name: NodeId, *, but: str = "", only: Code | None = None) -> Amounts:
+    """What is kept of a node for workloads other than `but`, for that reason; of devices only whole ones."""
     total: Amounts = {}
     for key, state in snapshot.workloads.items():
         for kept in state.reservations:
-            if kept.node == name and key != but:
+            told = only is None or (state.reason is not None and state.reason.code is only)
+            if kept.node == name and key != but and told:
                 amount = kept.amount
                 whole = {} if amount_is_part(kept) else dict(amount.accelerators)
                 add(total, {"cpu": amount.cpu_milli, "memory": amount.memory_bytes, **whole})

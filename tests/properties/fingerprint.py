@@ -39,6 +39,8 @@ def state_bytes(snapshot: Snapshot) -> bytes:
                     indexes.foreseen,
                     indexes.parts,
                     indexes.choosers,
+                    indexes.ends,
+                    indexes.kept,
                 )
             ],
             [(key, list(seq)) for key, seq in indexes.pending.items()],

@@ -474,7 +474,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m tests.sim.small_world", description="every story of a small world up to a depth"
     )
     parser.add_argument("--depth", type=int, default=3, help="letters after each root")
-    parser.add_argument("--seconds", type=float, default=240, help="stop looking after so long")
+    parser.add_argument("--seconds", type=float, default=900, help="stop looking after so long")
     asked = parser.parse_args(argv)
     with multiprocessing.Pool() as pool:
         done = Search(partial(pool.imap, _visit, chunksize=8)).run(asked.depth, asked.seconds)

@@ -3,7 +3,8 @@
 Theory of operation. Queued workloads of one shape (what a rank asks for, and how many ranks) are
 interchangeable in where they fit. So the queue is kept per shape, the heads of all shapes are merged by
 (priority, age), with declared queues by whose turn it is (see `quota`), and once a shape does not fit it is
-dropped for the cycle: nothing later in the cycle frees room. A cycle thus costs what it starts plus one try
+dropped for the cycle: nothing later in the cycle frees room. What comes behind may start, but not so that
+the first that waits for room waits longer (see `backfill`). A cycle thus costs what it starts plus one try
 per shape, however long the queue is.
 
 Best fit: among the nodes with room, those that leave the fewest accelerators idle, then those with the
@@ -20,12 +21,12 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from steersman.decide import preempt
+from steersman.decide.backfill import Guard, is_promised
 from steersman.decide.fit import what_lacks
 from steersman.decide.placer import Placer
 from steersman.decide.quota import Book
-from steersman.decide.start import try_start
 from steersman.decide.turns import Head, Turns
-from steersman.model.decisions import Decision, Hold, Reserve, Stop
+from steersman.model.decisions import Decision, Hold, Reserve, Start, Stop
 from steersman.model.ids import RunId
 from steersman.model.packing import PackingUpdate
 from steersman.model.queue import Queue
@@ -34,7 +35,7 @@ from steersman.model.snapshot import RunState, Snapshot, WorkloadState
 from steersman.state.apply import apply_decision
 from steersman.state.derive import shape_of
 from steersman.state.draft import Draft
-from steersman.state.lease import end_reservations, take_lease
+from steersman.state.lease import end_reservations, take_lease, take_reservations
 
 
 class Schedule(NamedTuple):
@@ -60,31 +61,33 @@ def schedule(snapshot: Snapshot, placer: Placer | None = None) -> Schedule:
     book = Book(draft)
     turns = Turns(book, pending)
     decisions: list[Decision] = []
+    guard = Guard(draft, placer, book, decisions)
     wakes: list[int] = []
     starts, tries = 0, 0
     while turns and starts < snapshot.policy.starts_per_cycle:
         head = turns.take()
         state = draft.workloads[head.entry[2]]
         refused = book.refusal(head.shape.queue, head.asked)
-        start = None if refused is not None else try_start(draft, state, placer)
-        if start is not None:
-            decisions.append(start)
-            for placement in start.placements:  # nothing later in the cycle looks at more of it than this
-                take_lease(draft, start.run, placement)
+        told_before = guard.was_held(head.shape)
+        verdict = guard.start(state) if refused is None else refused
+        if isinstance(verdict, Start):
+            decisions.append(verdict)
+            for placement in verdict.placements:  # nothing later in the cycle looks at more of it than this
+                take_lease(draft, verdict.run, placement)
             starts += 1
             book.grant(head.shape.queue, head.asked)
             turns.done(head, next_of_shape=True)
             continue
-        lowest = draft.victims.first()
-        outranks = lowest is not None and lowest[0] < book.ceiling(state)
-        may_preempt = outranks and tries < snapshot.policy.preempt_attempts_per_cycle
-        tries += 1 if may_preempt else 0
-        need = Need(head, book, state, may_preempt)
-        blocked = _blocked(draft, need) if refused is None else _refused(draft, need, refused)
-        turns.done(head, next_of_shape=False)
-        decisions += blocked.decisions
-        wakes += [] if blocked.wake_at_ms is None else [blocked.wake_at_ms]
-    if starts >= snapshot.policy.starts_per_cycle:
+        if not told_before:
+            lowest = draft.victims.first()
+            outranks = lowest is not None and lowest[0] < book.ceiling(state)
+            may_preempt = outranks and tries < snapshot.policy.preempt_attempts_per_cycle
+            tries += 1 if may_preempt else 0
+            blocked = _waits(draft, Need(head, book, state, may_preempt), guard, verdict)
+            decisions += blocked.decisions
+            wakes += [] if blocked.wake_at_ms is None else [blocked.wake_at_ms]
+        turns.done(head, next_of_shape=refused is None and guard.goes_on(head.shape))
+    if starts >= snapshot.policy.starts_per_cycle or (starts and guard.looks_again()):
         wakes.append(snapshot.now_ms)
     return Schedule(tuple(decisions), min(wakes, default=None), packing)
 
@@ -96,6 +99,20 @@ class Need(NamedTuple):
     book: Book
     state: WorkloadState
     may_preempt: bool
+
+
+def _waits(draft: Draft, need: Need, guard: Guard, why: Reason | None) -> Schedule:
+    """What to do with a head that cannot start. `why`: its quota, or a promise; None: there is no room."""
+    if why is not None and why.code is not Code.WAITING_BACKFILL:
+        made = _refused(draft, need, why)
+        guard.settle(need.state.spec.name)
+        return made
+    weaker = guard.lift_weaker(need.state) if need.may_preempt else []
+    made = _blocked(draft, need, why)
+    guard.put_back(weaker, need.state)
+    guard.settle(need.state.spec.name)
+    guard.passed(need.state.spec.name)
+    return made
 
 
 def _refused(draft: Draft, need: Need, why: Reason) -> Schedule:
@@ -143,22 +160,23 @@ def _stop(draft: Draft, victim: RunId, winner: WorkloadState) -> Stop:
     return Stop(workload=run.workload, run=victim, cause="preempted", grace_ms=grace_ms, reason=why)
 
 
-def _blocked(draft: Draft, need: Need) -> Schedule:
-    """What to do with a head that does not fit."""
+def _blocked(draft: Draft, need: Need, held: Reason | None) -> Schedule:
+    """What to do with a head that does not fit, or only in room that is promised to another."""
     state = need.state
     if state.reservations and _victims_leaving(draft, state):
         return Schedule((), None)
+    wake_at_ms = None
     if need.may_preempt:
         made = _make_room(draft, need)
         if made.decisions:
             return made
         wake_at_ms = made.wake_at_ms
-    else:
-        wake_at_ms = None
-    code = what_lacks(draft, shape_of(state))
-    if state.reason is not None and state.reason.code is code:
+    if is_promised(state):
         return Schedule((), wake_at_ms)
-    return Schedule((Hold(workload=state.spec.name, reason=reason(code)),), wake_at_ms)
+    why = reason(what_lacks(draft, shape_of(state))) if held is None else held
+    if state.reason is not None and state.reason.code is why.code:
+        return Schedule((), wake_at_ms)
+    return Schedule((Hold(workload=state.spec.name, reason=why),), wake_at_ms)
 
 
 def _victims_leaving(draft: Draft, state: WorkloadState) -> bool:
@@ -180,6 +198,10 @@ def _make_room(draft: Draft, need: Need) -> Schedule:
         draft.put_workload(name, state, None)
     found, wake_ms = preempt.find(draft, need.book, state, need.head.asked)
     if found is None or not found.victims:
+        if is_promised(need.state):
+            take_reservations(draft, kept)
+            draft.put_workload(name, need.state, None)
+            return Schedule((), wake_ms)
         # What was kept did not come free after all: let go of it, on the record.
         why = reason(what_lacks(draft, shape_of(state)))
         freed = (Reserve(workload=name, reservations=(), reason=why),) if kept else ()

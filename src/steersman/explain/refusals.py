@@ -35,6 +35,7 @@ ROOM = frozenset(
         Code.NO_ROOM_FOR_GANG,
         Code.NO_ROOM_TOGETHER,
         Code.WAITING_PREEMPTION,
+        Code.ROOM_PROMISED,
     }
 )
 """Reasons to wait that the ends of others' runs take away."""

@@ -6,6 +6,7 @@ people write. Rule 3: a fact that an older build did not record is left out, nev
 
 from collections.abc import Callable, Mapping
 
+from steersman.explain.backfill_words import BACKFILL_WORDS, waits_behind_fix
 from steersman.explain.spot_words import SPOT_FIXES, SPOT_WORDS
 from steersman.explain.too_large import too_large, too_large_fix
 from steersman.model.queue import CPUS, GPU_HOUR, MEMORY, USD
@@ -256,6 +257,7 @@ _WORDS: Mapping[Code, Callable[[Facts], str]] = {
         "its ranks would fit now, but not in one node or zone, as `topology` asks"
     ),
     Code.PREEMPTED: _preempted,
+    **BACKFILL_WORDS,
     Code.OVER_QUOTA: _over_quota,
     Code.WAITING_FAIR_SHARE: lambda facts: (
         f"would have to borrow {facts.get('resource')} for queue {facts.get('queue')}, and queue "
@@ -410,6 +412,8 @@ _FIXES: Mapping[Code, Callable[[Facts], str]] = {
     Code.NO_POOL: _always("declare a node of that pool, or let it run elsewhere"),
     Code.NO_ROOM_FOR_GANG: _always(_WAIT),
     Code.NO_ROOM_TOGETHER: _always(f"{_WAIT}, or leave out `topology`"),
+    Code.ROOM_PROMISED: _always(_WAIT),
+    Code.WAITING_BACKFILL: waits_behind_fix,
     Code.OVER_QUOTA: _over_quota_fix,
     Code.WAITING_FAIR_SHARE: lambda facts: (
         f"wait for queue {facts.get('owner')}, or raise nominal_quota of queue {facts.get('queue')}"

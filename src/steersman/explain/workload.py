@@ -115,8 +115,21 @@ def current_reason(snapshot: Snapshot, state: WorkloadState) -> Reason | None:
         return too_large(state.spec, snapshot.indexes.sizes)
     if state.phase is Phase.QUEUED and state.spec.queue in snapshot.queues and not _is_awaited(state):
         refused = Book(Draft(snapshot)).refusal(state.spec.queue, demand(shape_of(state)))
-        return state.reason if refused is None else refused
-    return state.reason
+        return _as_of(snapshot.now_ms, state.reason) if refused is None else refused
+    return _as_of(snapshot.now_ms, state.reason)
+
+
+def _as_of(now_ms: int, reason: Reason | None) -> Reason | None:
+    """A reason that tells how long something still takes, as of now."""
+    facts = {} if reason is None else dict(reason.facts)
+    if reason is None or "until_ms" not in facts:
+        return reason
+    left_ms = max(int(facts["until_ms"]) - now_ms, 0)
+    most_ms = int(facts.pop("max_duration_ms", 0)) - int(facts["left_ms"]) + left_ms
+    facts["left_ms"] = left_ms
+    if most_ms > 0:
+        facts["max_duration_ms"] = most_ms
+    return msgspec.structs.replace(reason, facts=tuple(sorted(facts.items())))
 
 
 def in_the_way(snapshot: Snapshot, state: WorkloadState) -> tuple[Rival, ...]:
@@ -192,7 +205,7 @@ def _facts(state: WorkloadState) -> list[str]:
     if state.spec.body.checkpoint.enabled:
         facts.append(_saving(state))
     if state.reservations:
-        nodes = ", ".join(kept.node for kept in state.reservations)
+        nodes = ", ".join(sorted({kept.node for kept in state.reservations}))
         facts.append(f"room is reserved for it on {nodes}")
     facts += [
         f"artifact {item.name}: {format_bytes(item.size_bytes)}, {item.digest}" for item in state.artifacts

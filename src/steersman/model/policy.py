@@ -13,6 +13,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     weighs as much as one observed interruption. `fair_half_life_ms`: what a queue used that long ago counts
     half as much as what it uses now.
 
+    What comes behind a workload that waits for room may not delay it (see `decide.backfill`); where nobody
+    knows when that room comes free, once it has waited `backfill_patience_ms`. None: it may, always.
+
     A job that chooses between spot and on-demand is judged every `spot_period_ms`. A launch is taken to last
     `launch_ms_prior`, or longer when it was seen to, and `launch_ms_spare` is kept beside it for what happens
     between a decision and its effect.
@@ -27,6 +30,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     preempt_victims_max: int = 64
     preempt_nodes_max: int = 32
     starts_per_cycle: int = 2_048
+    backfill_patience_ms: int | None = 600_000
     interruption_mtbf_ms_prior: int = 6 * 3_600_000
     spot_period_ms: int = 600_000
     launch_ms_prior: int = 300_000

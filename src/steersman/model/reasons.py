@@ -33,6 +33,8 @@ class Code(StrEnum):
     NO_ROOM_TOGETHER = "no-room-together"  # its ranks fit, but not in one node or zone, as it asks
     PREEMPTED = "preempted"
     WAITING_PREEMPTION = "waiting-preemption"
+    ROOM_PROMISED = "room-promised"  # nodes are kept for it as they come free
+    WAITING_BACKFILL = "waiting-backfill"  # would take room that is promised to who came before
     OVER_QUOTA = "over-quota"  # its queue holds what it may
     WAITING_FAIR_SHARE = "waiting-fair-share"  # another queue of the cohort gets back its own first
     BUDGET_EXHAUSTED = "budget-exhausted"

@@ -307,6 +307,8 @@ class Indexes(msgspec.Struct, frozen=True, kw_only=True):
                 is free, on nodes that take work: thousandths, or memory slices of one in MIG mode
     foreseen    (name,) of services that have a forecast
     choosers    (name,) of queued workloads that choose what they run on
+    ends        (at_ms, run) of live runs of which it is known by when they end: see `derive.finish_ms`
+    kept        (name,) of queued workloads for which room is kept
     usage       queue → what its live ranks hold, and cost an hour
     leaving     queue → how much of that is told to end
     """
@@ -323,6 +325,8 @@ class Indexes(msgspec.Struct, frozen=True, kw_only=True):
     parts: SortedSeq = SortedSeq()
     foreseen: SortedSeq = SortedSeq()
     choosers: SortedSeq = SortedSeq()
+    ends: SortedSeq = SortedSeq()
+    kept: SortedSeq = SortedSeq()
     usage: dict[QueueName, Amounts] = {}
     leaving: dict[QueueName, Amounts] = {}
 

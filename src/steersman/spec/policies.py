@@ -26,6 +26,7 @@ NOTES: Mapping[str, str] = {
     "preempt_victims_max": "how many runs may yield to one job",
     "preempt_nodes_max": "how many nodes are looked at for one rank that needs others to yield",
     "starts_per_cycle": "runs that one cycle starts; the next follows at once",
+    "backfill_patience_ms": "wait after which room is kept though nobody knows its time; null: never",
     "interruption_mtbf_ms_prior": "time between interruptions where none was seen; weighs as much as one",
     "spot_period_ms": "how often a job that chooses between spot and on-demand is judged",
     "launch_ms_prior": "what a launch is taken to last until longer ones were seen",
@@ -77,7 +78,7 @@ def _nearest(name: str) -> str:
 def _value(name: str, node: Node, place: Place) -> Any:
     """What stands there, as the type that the field has."""
     kind, plain = FIELDS[name].type, _plain(node)
-    if isinstance(plain, str) and "_" in plain and kind is int:
+    if isinstance(plain, str) and "_" in plain and kind in (int, int | None):
         plain = ""  # Python's own 1_000 is not a number of YAML
     try:
         value = msgspec.convert(plain, kind, strict=False)

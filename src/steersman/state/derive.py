@@ -39,6 +39,8 @@ class WorkloadEntries(NamedTuple):
     live: Entry | None = None
     victims: tuple[Entry, ...] = ()
     chooser: bool = False
+    ends: Entry | None = None
+    kept: bool = False
     queue: QueueName | None = None
     usage: Amounts = ()
     leaving: Amounts = ()
@@ -132,6 +134,29 @@ def deadline_ms(state: WorkloadState, run: Run) -> int | None:
     return None if limit is None or run.started_ms is None else run.started_ms + limit
 
 
+def finish_ms(state: WorkloadState, run: Run, now_ms: int) -> int | None:
+    """By when a live run ends, not before now; None: nobody knows.
+
+    A run told to end has its grace, one with `max_duration` that time and its grace. Where a job tells its
+    work, what its checkpoints do not hold yet is left from the newest on; that is no bound, and one that is
+    past tells nothing any more.
+    """
+    job = state.spec.body
+    if run.state is RunState.STOPPING:
+        return max((run.stop_ms or 0) + job.stop_grace_ms, now_ms)
+    if job.max_duration_ms is None and job.work_ms is None:
+        return None
+    begun_ms = run.decided_ms if run.started_ms is None else run.started_ms
+    told_ms = bound_ms = None
+    if job.max_duration_ms is not None:
+        bound_ms = max(begun_ms + job.max_duration_ms + job.stop_grace_ms, now_ms)
+    if job.work_ms is not None:
+        left_ms = max(job.work_ms - state.saved_work_ms, 0)
+        told_ms = (begun_ms if run.saved_ms is None else run.saved_ms) + left_ms
+    known = [at for at in (bound_ms, told_ms) if at is not None and at >= now_ms]
+    return min(known, default=None)
+
+
 def workload_entries(state: WorkloadState | None, run: Run | None) -> WorkloadEntries:
     """All index entries of a workload and its current run."""
     if state is None:
@@ -147,6 +172,7 @@ def workload_entries(state: WorkloadState | None, run: Run | None) -> WorkloadEn
             pending=None if waits else (shape_of(state), entry),
             timers=_judged_again(state),
             chooser=chosen,
+            kept=bool(state.reservations),
         )
     if state.phase is Phase.BACKOFF:
         return WorkloadEntries(attention=attention, timers=((state.not_before_ms, name),))
@@ -159,10 +185,12 @@ def workload_entries(state: WorkloadState | None, run: Run | None) -> WorkloadEn
         at = deadline_ms(state, run)
         timers = tuple(sorted({*(() if at is None else ((at, name),)), *_judged_again(state)}))
     usage = usage_of(run)
+    ends_ms = finish_ms(state, run, 0)
     return WorkloadEntries(
         attention=attention,
         timers=timers,
         live=(run.id,),
+        ends=None if ends_ms is None else (ends_ms, run.id),
         victims=_victims(state, run),
         queue=run.queue,
         usage=usage,
@@ -248,6 +276,10 @@ def node_size(state: NodeState | None) -> NodeSize | None:
     )
 
 
+def _foreseen(snapshot: Snapshot) -> list[Entry]:
+    return [(name,) for name, state in snapshot.services.sorted_items() if state.spec.scaling.foresees]
+
+
 def rebuild(snapshot: Snapshot) -> Indexes:
     """All indexes from the base tables alone: for images, and to check the kept ones."""
     attention: list[Entry] = []
@@ -256,6 +288,7 @@ def rebuild(snapshot: Snapshot) -> Indexes:
     live: list[Entry] = []
     victims: list[Entry] = []
     choosers: list[Entry] = []
+    kept, ends = list[Entry](), list[Entry]()
     pending: dict[Shape, list[Entry]] = {}
     dependents: dict[str, list[WorkloadName]] = {}
     usage: dict[QueueName, Amounts] = {}
@@ -269,6 +302,8 @@ def rebuild(snapshot: Snapshot) -> Indexes:
         live += [] if entries.live is None else [entries.live]
         victims += entries.victims
         choosers += [(name,)] if entries.chooser else []
+        ends += [] if entries.ends is None else [entries.ends]
+        kept += [(name,)] if entries.kept else []
         if entries.queue is not None:
             usage[entries.queue] = added(usage.get(entries.queue, ()), entries.usage)
             leaving[entries.queue] = added(leaving.get(entries.queue, ()), entries.leaving)
@@ -298,10 +333,10 @@ def rebuild(snapshot: Snapshot) -> Indexes:
         dependents=Table.of((source, tuple(names)) for source, names in sorted(dependents.items())),
         live=SortedSeq.of(live),
         parts=SortedSeq.of(parts),
-        foreseen=SortedSeq.of(
-            (name,) for name, state in snapshot.services.sorted_items() if state.spec.scaling.foresees
-        ),
+        foreseen=SortedSeq.of(_foreseen(snapshot)),
         choosers=SortedSeq.of(choosers),
+        ends=SortedSeq.of(ends),
+        kept=SortedSeq.of(kept),
         usage={queue: held for queue, held in sorted(usage.items()) if held},
         leaving={queue: held for queue, held in sorted(leaving.items()) if held},
     )

@@ -159,6 +159,8 @@ class Draft:
         self.parts = _Lazy(indexes.parts)
         self.foreseen = _Lazy(indexes.foreseen)
         self.choosers = _Lazy(indexes.choosers)
+        self.ends = _Lazy(indexes.ends)
+        self.kept = _Lazy(indexes.kept)
         self.pending: _Family[Shape] = _Family(indexes.pending)
         self.capacity: _Family[Signature] = _Family(indexes.capacity)
         self.sizes = dict(indexes.sizes)
@@ -235,6 +237,8 @@ class Draft:
         self.attention.swap((name,) if before.attention else None, (name,) if after.attention else None)
         self.held.swap((name,) if before.held else None, (name,) if after.held else None)
         self.live.swap(before.live, after.live)
+        self.ends.swap(before.ends, after.ends)
+        self.kept.swap((name,) if before.kept else None, (name,) if after.kept else None)
         self.choosers.swap((name,) if before.chooser else None, (name,) if after.chooser else None)
         self.pending.swap(before.pending, after.pending)
         self._charge(before, after)
@@ -315,6 +319,8 @@ class Draft:
                 parts=self.parts.freeze(),
                 foreseen=self.foreseen.freeze(),
                 choosers=self.choosers.freeze(),
+                ends=self.ends.freeze(),
+                kept=self.kept.freeze(),
                 usage=self.usage.freeze(),
                 leaving=self.leaving.freeze(),
             ),

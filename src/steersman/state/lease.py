@@ -128,22 +128,22 @@ def _shift(
     return tuple(sorted((kind, count) for kind, count in counts.items() if count))
 
 
+def with_reservation(node: NodeState, amount: Resources, sign: int = 1) -> NodeState:
+    """The node with so much of it kept for one workload; with a sign of -1, no longer kept."""
+    part = amount.device_milli < WHOLE_MILLI or bool(amount.mig_profile)
+    kept = () if part else amount.accelerators
+    return replace(
+        node,
+        reserved_cpu_milli=node.reserved_cpu_milli + sign * amount.cpu_milli,
+        reserved_memory_bytes=node.reserved_memory_bytes + sign * amount.memory_bytes,
+        reserved_accelerators=_shift(node.reserved_accelerators, kept, sign),
+        reserved_shares=node.reserved_shares + (sign if part else 0),
+    )
+
+
 def _reserve(draft: Draft, reservation: Reservation, sign: int) -> None:
     node = draft.nodes[reservation.node]
-    amount: Resources = reservation.amount
-    part = amount.device_milli < WHOLE_MILLI or bool(amount.mig_profile)
-    draft.put_node(
-        reservation.node,
-        replace(
-            node,
-            reserved_cpu_milli=node.reserved_cpu_milli + sign * amount.cpu_milli,
-            reserved_memory_bytes=node.reserved_memory_bytes + sign * amount.memory_bytes,
-            reserved_accelerators=_shift(
-                node.reserved_accelerators, () if part else amount.accelerators, sign
-            ),
-            reserved_shares=node.reserved_shares + (sign if part else 0),
-        ),
-    )
+    draft.put_node(reservation.node, with_reservation(node, reservation.amount, sign))
 
 
 def take_reservations(draft: Draft, reservations: tuple[Reservation, ...]) -> None:

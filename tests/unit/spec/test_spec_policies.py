@@ -130,3 +130,11 @@ def test_any_text_is_a_policy_or_a_spec_error(text: str) -> None:
 def test_what_is_written_is_what_is_read(given_values: dict[str, int]) -> None:
     values = {**given_values, "backoff_ms_max": 10**9}
     assert parse_policy(msgspec.json.encode(values).decode(), "p.json") == Policy(**values)
+
+
+def test_a_number_that_may_be_none_is_read_like_a_number() -> None:
+    assert parse_policy("backfill_patience_ms: null\n", "p.yaml").backfill_patience_ms is None
+    assert parse_policy("backfill_patience_ms: 0\n", "p.yaml").backfill_patience_ms == 0
+    for text in ("1_000", "-1", "soon"):
+        with pytest.raises(SpecError):
+            parse_policy(f"backfill_patience_ms: {text}\n", "p.yaml")
