@@ -8,8 +8,13 @@ from steersman.model.units import format_duration_ms
 Facts = Mapping[str, str | int]
 
 
+def _whole(span_ms: int) -> str:
+    """No more than that, in whole seconds where there are any."""
+    return format_duration_ms(span_ms // 1_000 * 1_000 or span_ms)
+
+
 def _left(facts: Facts) -> str:
-    return format_duration_ms(int(facts["left_ms"]))
+    return _whole(int(facts["left_ms"]))
 
 
 def _promised(facts: Facts) -> str:
@@ -32,12 +37,7 @@ def waits_behind_fix(facts: Facts) -> str:
     wait = f"wait for {facts.get('by')} (steer explain {facts.get('by')})"
     if "max_duration_ms" not in facts:
         return wait
-    return f"set max_duration: at most {_at_most(int(facts['max_duration_ms']))}, or {wait}"
-
-
-def _at_most(most_ms: int) -> str:
-    """No more than that, in whole seconds where there are any."""
-    return format_duration_ms(most_ms // 1_000 * 1_000 or most_ms)
+    return f"set max_duration: at most {_whole(int(facts['max_duration_ms']))}, or {wait}"
 
 
 BACKFILL_WORDS: Mapping[Code, Callable[[Facts], str]] = {
