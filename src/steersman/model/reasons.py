@@ -33,6 +33,7 @@ class Code(StrEnum):
     NO_ROOM_TOGETHER = "no-room-together"  # its ranks fit, but not in one node or zone, as it asks
     PREEMPTED = "preempted"
     WAITING_PREEMPTION = "waiting-preemption"
+    OUT_RANKED = "out-ranked"  # another of its priority is likelier to end soon, for the devices it takes
     OVER_QUOTA = "over-quota"  # its queue holds what it may
     WAITING_FAIR_SHARE = "waiting-fair-share"  # another queue of the cohort gets back its own first
     BUDGET_EXHAUSTED = "budget-exhausted"

@@ -17,7 +17,7 @@ from steersman.spec.place import Place, show
 FIELDS = {field.name: field for field in msgspec.structs.fields(Policy)}
 NUMBER_MAX = 10**15
 """The largest number of a policy: of milliseconds, some 30,000 years."""
-AT_LEAST_ONE = frozenset({"starts_per_cycle"})
+AT_LEAST_ONE = frozenset({"starts_per_cycle", "order_period_ms"})
 """Fields with which nothing could ever happen at 0."""
 
 
