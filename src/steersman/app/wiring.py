@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from steersman.app.clock import SystemClock
 from steersman.app.machine import boot_id
+from steersman.app.policy_file import policy_of
 from steersman.app.settings import Settings
 from steersman.app.versions import build, libraries
 from steersman.dataplane.gateway import gateway_argv
@@ -46,9 +47,10 @@ class Wired(NamedTuple):
 def wired(settings: Settings, environ: Mapping[str, str]) -> Iterator[Wired]:
     """Take a home and give it up at the end. `environ` is what jobs inherit.
 
-    Raises JournalLocked within a second when another control plane owns it, and the other errors of opening
-    a journal.
+    Raises JournalLocked within a second when another control plane owns it, the other errors of opening a
+    journal, and SpecError when somebody wrote a policy into the home that is none.
     """
+    policy = policy_of(settings.home)
     with contextlib.ExitStack() as held:
         journal = SqliteJournal.open(settings.home)
         held.callback(journal.close)
@@ -84,6 +86,7 @@ def wired(settings: Settings, environ: Mapping[str, str]) -> Iterator[Wired]:
             artifact_path=lambda digest: artifact_path(settings.home, digest),
             new_home_id=lambda: home_id,
             gateways=gateways,
+            policy=policy,
             libraries=libraries(),
         )
         yield Wired(parts=parts, secrets=sealed, figures=figures)

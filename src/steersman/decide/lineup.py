@@ -22,25 +22,25 @@ GroupOf = Callable[[str], str]
 """The queue itself when it is declared, else the group of those that are not."""
 
 
-def lined_up(snapshot: Snapshot, memo: Memo, group_of: GroupOf) -> Mapping[Shape, Iterable[Entry]]:
-    """Of each shape its queued workloads in the order in which they are taken.
+def lined_up(snapshot: Snapshot, memo: Memo, group_of: GroupOf) -> Iterable[tuple[Shape, Iterable[Entry]]]:
+    """The queued workloads, by shape, in the order in which they are taken.
 
-    An entry ends with the name; entries of all shapes compare with one another.
+    An entry ends with the name; entries of all shapes compare with one another. For whom room is reserved is
+    not interchangeable with others of its shape, and stands by itself.
     """
-    pending = snapshot.indexes.pending
+    indexes = snapshot.indexes
     if snapshot.policy.order == "age":
-        return pending
+        return indexes.pending.items()
     indices = memo.indices(snapshot.durations.used, snapshot.policy.restart_ms_prior // 1000)
-    lines: dict[Shape, list[tuple[Line, SortedSeq]]] = {}
-    for line, entries in snapshot.indexes.lines.items():
-        lines.setdefault(line.shape, []).append((line, entries))
     oldest = _oldest(snapshot, group_of)
-    found: dict[Shape, Iterable[Entry]] = {}
-    for shape, queue in pending.items():
-        ages = oldest.get(group_of(shape.queue), {})
-        streams = (_in_line(snapshot, indices, ages, *line) for line in lines.get(shape, ()))
-        found[shape] = merge(*streams) if shape in lines else map(_by_age, queue)
-    return found
+    streams: dict[tuple[Shape, bool], list[Iterator[Entry]]] = {}
+    for line, entries in indexes.lines.items():
+        ages = oldest[group_of(line.shape.queue)]
+        stream = _in_line(snapshot, indices, ages, line, entries)
+        streams.setdefault((line.shape, line.kept), []).append(stream)
+    by_index = [(shape, merge(*lines)) for (shape, _), lines in streams.items()]
+    by_age = [(shape, map(_by_age, queue)) for shape, queue in indexes.pending.items()]
+    return [*by_index, *(item for item in by_age if not item[0].accelerators)]
 
 
 def _by_age(entry: Entry) -> Entry:

@@ -82,6 +82,8 @@ class _Turn:
         self._draft = Draft(snapshot)
         self._book = Book(self._draft)
         self._decisions: list[Decision] = []
+        self._least: dict[tuple[str, str], dict[int, int]] = {}
+        """By kind and group and priority, the fewest devices that one who waits asks for."""
 
     def taken(self) -> tuple[Decision, ...]:
         """Field by field, the highest priority first."""
@@ -95,7 +97,7 @@ class _Turn:
             for name in chosen:
                 if name in rivals.waits and tries:
                     tries -= 1
-                    self._make_room(WorkloadName(name), rivals, frozenset(chosen))
+                    self._make_room(WorkloadName(name), field, rivals, frozenset(chosen))
         return tuple(self._decisions)
 
     # ---- who is held against whom -------------------------------------------------------------------------
@@ -122,6 +124,8 @@ class _Turn:
             for state in states:
                 job = self._job(state, state.attained_ms // 1000, place.stage)
                 for kind in sorted(kinds):
+                    least = self._least.setdefault((kind, group), {})
+                    least[state.spec.priority] = min(job.devices, least.get(state.spec.priority, job.devices))
                     field = Field(kind, state.spec.priority, group)
                     if field in found:
                         found[field].waits.add(job.name)
@@ -138,9 +142,8 @@ class _Turn:
     def _waiting(self) -> Iterator[tuple[Line, list[WorkloadState]]]:
         """Those that wait, by line; who waits for victims to go has had its turn."""
         for line, entries in self._snapshot.indexes.lines.items():
-            if line.classes:
-                states = (self._snapshot.workloads[entry[2]] for entry in entries)
-                yield line, [state for state in states if not state.reservations]
+            if line.classes and not line.kept:
+                yield line, [self._snapshot.workloads[entry[2]] for entry in entries]
 
     def _job(self, state: WorkloadState, attained_s: int, stage: order.Stage) -> Job:
         spec = state.spec
@@ -167,11 +170,18 @@ class _Turn:
 
     # ---- who yields ---------------------------------------------------------------------------------------
 
-    def _make_room(self, winner: WorkloadName, rivals: Rivals, chosen: frozenset[str]) -> None:
+    def _is_passed_over(self, state: WorkloadState, field: Field) -> bool:
+        """Whether somebody of a higher priority waits who may need no more: room that is made is theirs."""
+        spec = state.spec
+        devices = durations.devices_milli(spec.resources, spec.body.num_nodes)
+        waiting = self._least[field.kind, field.group].items()
+        return any(priority > field.priority and least <= devices for priority, least in waiting)
+
+    def _make_room(self, winner: WorkloadName, field: Field, rivals: Rivals, chosen: frozenset[str]) -> None:
         """Have runs that it outranks yield to a chosen job, when it then starts; else nothing."""
         state = self._draft.workloads[winner]
-        if state.reservations:
-            return  # its turn came in another kind of accelerator
+        if state.reservations or self._is_passed_over(state, field):
+            return  # its turn came in another kind of accelerator, or is not before somebody else's
         below = [
             name
             for name in sorted(rivals.runs)

@@ -5,7 +5,7 @@ Theory of operation. Within a queue the heads of its shapes stand in order of pr
 queue that was served is placed anew. With no declared queue there is one group: priority and age alone.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
@@ -27,10 +27,10 @@ class Head(NamedTuple):
 class Turns:
     """The heads of a cycle. `asked` is worked out only where a queue is declared."""
 
-    def __init__(self, book: Book, pending: Mapping[Shape, Iterable[Entry]]) -> None:
+    def __init__(self, book: Book, queues: Iterable[tuple[Shape, Iterable[Entry]]]) -> None:
         self._book = book
         self._groups: dict[str, list[Head]] = {}
-        for shape, queue in pending.items():
+        for shape, queue in queues:
             rest = iter(queue)
             asked = demand(shape) if book.queues else ()
             self._groups.setdefault(book.group(shape.queue), []).append(Head(next(rest), shape, asked, rest))

@@ -134,8 +134,11 @@ class Engine:
         self._imaged_at = self._snapshot.position
         self._ahead_ms = max(self._snapshot.now_ms - parts.clock.now_ms(), 0)
         opening: list[Event] = []
+        policy = self._snapshot.policy if parts.policy is None else parts.policy
         if self._snapshot.position == 0:
-            opening += [HomeCreated(home_id=parts.new_home_id()), PolicySet(policy=Policy())]
+            opening += [HomeCreated(home_id=parts.new_home_id()), PolicySet(policy=policy)]
+        elif policy != self._snapshot.policy:
+            opening.append(PolicySet(policy=policy))
         opening.append(
             ControlPlaneStarted(
                 epoch=self._snapshot.epoch + 1,
@@ -144,7 +147,7 @@ class Engine:
                 libraries=parts.libraries,
             )
         )
-        opening.append(Observed(now_ms=self._now_ms(), policy_digest=self._policy_digest()))
+        opening.append(Observed(now_ms=self._now_ms(), policy_digest=_digest(policy)))
         await self._record(opening)
         for sensor in parts.sensors:
             await self._record((await sensor.observe(self._snapshot)).events)
@@ -204,7 +207,7 @@ class Engine:
         now_ms = self._now_ms()
         signals = tuple(self._signals[key] for key in sorted(self._signals))
         events = [event for submission in submissions for event in submission.events]
-        digest = self._policy_digest()
+        digest = _digest(self._snapshot.policy)
         observed = Observed(now_ms=now_ms, signals=signals, policy_digest=digest, news=len(events))
         self._parts.reach("before-record")
         try:
@@ -373,8 +376,9 @@ class Engine:
         except SteersmanError as error:  # an image is a cache: it is told, and nothing else changes
             self._tally.failed("image", error)
 
-    def _policy_digest(self) -> str:
-        return "sha256:" + sha256(msgspec.json.encode(self._snapshot.policy)).hexdigest()
+
+def _digest(policy: Policy) -> str:
+    return "sha256:" + sha256(msgspec.json.encode(policy)).hexdigest()
 
 
 def _same(config: GatewayConfig, other: GatewayConfig | None) -> bool:

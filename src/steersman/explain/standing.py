@@ -42,7 +42,7 @@ def _waiting(snapshot: Snapshot, state: WorkloadState) -> Iterator[Entry]:
     """Those of its queue that could take what it asks for, as they stand in the order."""
     book = Book(Draft(snapshot))
     group, mine = book.group(state.spec.queue), shape_of(state).accelerators[0][0]
-    for shape, entries in lined_up(snapshot, Memo(), book.group).items():
+    for shape, entries in lined_up(snapshot, Memo(), book.group):
         here = shape.accelerators and book.group(shape.queue) == group
         if here and _overlap(mine, shape.accelerators[0][0]):
             yield from entries

@@ -287,13 +287,14 @@ class Line(NamedTuple):
     """What queued workloads have in common that ask for accelerators and are ordered by age alone.
 
     `classes` of durations from coarse to fine; none: what it runs does not end by itself. `bucket` is that of
-    the service it attained, and `resumed` whether it has run.
+    the service it attained, `resumed` whether it has run, and `kept` whether room is reserved for it.
     """
 
     shape: Shape
     classes: tuple[str, ...]
     bucket: int
     resumed: bool
+    kept: bool
 
 
 Signature = tuple[tuple[str, int], ...]

@@ -179,10 +179,11 @@ def _line(state: WorkloadState, shape: Shape, entry: Entry) -> tuple[Line, Entry
     """Where a queued workload stands among those that ask for accelerators."""
     if not shape.accelerators:
         return None
+    kept = bool(state.reservations)
     if not durations.is_ordered(state.spec):
-        return Line(shape, (), 0, resumed=False), entry
-    place = durations.bucket(state.attained_ms // 1000)
-    return Line(shape, durations.classes_of(state.spec), place, resumed=state.attained_ms > 0), entry
+        return Line(shape, (), 0, resumed=False, kept=kept), entry
+    place, resumed = durations.bucket(state.attained_ms // 1000), state.attained_ms > 0
+    return Line(shape, durations.classes_of(state.spec), place, resumed=resumed, kept=kept), entry
 
 
 def _judged_again(state: WorkloadState) -> tuple[Entry, ...]:

@@ -17,6 +17,7 @@ from steersman.model.errors import DriverError, JournalWriteError
 from steersman.model.events import Event, FleetDeclared, WorkloadDeclared
 from steersman.model.fleet import Fleet, Node
 from steersman.model.ids import NodeId, WorkloadName
+from steersman.model.policy import Policy
 from steersman.model.resources import Resources
 from steersman.model.workload import Artifact, CheckpointPolicy, Input, Job, Retry, SecretRef, Workload
 from steersman.ports.driver import Driver, StartOrder
@@ -85,6 +86,7 @@ class Rig:
         self.behaviour = Behaviour()
         self.gateways = FailingGateways()
         self.sensors: list[Sensor] = []
+        self.policy: Policy | None = None
         self.driver = SimDriver(self.clock, self._program)
         self.orders: list[StartOrder] = []
         self.reach: Callable[[str], None] = lambda _name: None
@@ -104,6 +106,7 @@ class Rig:
                 artifact_path=lambda digest: Path("/artifacts") / digest,
                 new_home_id=lambda: "home-1",
                 gateways=self.gateways,
+                policy=self.policy,
                 libraries=(("msgspec", "1"),),
                 reach=self._reach,
             )

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 from tests.unit.engine.rig import (
@@ -33,6 +34,7 @@ from steersman.model.events import (
     StopRequested,
 )
 from steersman.model.ids import WorkloadName
+from steersman.model.policy import Policy
 from steersman.model.snapshot import Snapshot
 from steersman.model.workload import Retry
 from steersman.ports.driver import RankKey, RankReport
@@ -57,6 +59,30 @@ async def test_a_new_home_and_an_old_one(rig: Rig) -> None:
     assert epochs == [1, 2]
     assert len(rig.of(HomeCreated)) == len(rig.of(PolicySet)) == 1
     assert rig.of(ControlPlaneStarted)[0].libraries == (("msgspec", "1"),)
+
+
+@in_rig
+async def test_a_policy_that_it_is_given_is_recorded_once_and_stays(rig: Rig) -> None:
+    asked = Policy(order="gittins")
+    for policy in (None, asked, asked, None):
+        rig.policy = policy
+        rig.engine = rig.make(rig.driver)
+        async with running(rig):
+            pass
+    assert [event.policy for event in rig.of(PolicySet)] == [Policy(), asked]
+    assert rig.engine.snapshot.policy == asked, "without a word the journal's stays"
+    digests = [event.policy_digest for event in rig.of(Observed)]
+    changes = [pair for pair in pairwise(digests) if pair[0] != pair[1]]
+    assert len(changes) == 1, "and each cycle says by which it decided"
+
+
+@in_rig
+async def test_a_new_home_begins_with_the_policy_that_it_is_given(rig: Rig) -> None:
+    rig.policy = Policy(order="gittins")
+    rig.engine = rig.make(rig.driver)
+    async with running(rig):
+        pass
+    assert [event.policy for event in rig.of(PolicySet)] == [rig.policy]
 
 
 @in_rig

@@ -41,7 +41,7 @@ def test_every_field_of_the_policy_can_be_written() -> None:
 
 def test_the_examples_are_policies() -> None:
     files = sorted((Path(__file__).parents[3] / "examples" / "policies").iterdir())
-    assert len(files) == 2
+    assert len(files) == 3
     for file in files:
         assert parse_policy(file.read_text(), str(file)) != Policy()
 

@@ -8,17 +8,15 @@ from pathlib import Path
 
 from steersman.app.cli.picture import page
 from steersman.app.cli.say import columns, note, say, say_json
+from steersman.app.policy_file import read_policy
 from steersman.app.settings import check_home
 from steersman.journal.connect import DATABASE_NAME
 from steersman.journal.sqlite import SqliteJournal
-from steersman.model.errors import ConflictError, HomeError, SpecError
+from steersman.model.errors import ConflictError, HomeError
 from steersman.model.policy import Policy
 from steersman.sensors.runs import RunSensor
 from steersman.sim.replay.policies import RECORDED, SIMULATED, Comparison, Metric, compare
 from steersman.sim.replay.result import Progress
-from steersman.spec.nodes import BYTES_MAX
-from steersman.spec.parse import decode
-from steersman.spec.policies import parse_policy
 
 POLICIES_MAX = 16
 """The most policies side by side."""
@@ -51,20 +49,8 @@ def read_policies(files: Sequence[Path]) -> list[tuple[str, Policy]]:
             raise ConflictError(
                 f"two policies are called {name!r}", hint="rename a file: its name is the policy's"
             )
-        found[name] = parse_policy(_text(file), str(file))
+        found[name] = read_policy(file)
     return list(found.items())
-
-
-def _text(file: Path) -> str:
-    try:
-        with file.open("rb") as opened:
-            data = opened.read(BYTES_MAX + 1)
-    except (OSError, ValueError) as error:
-        words = error.strerror if isinstance(error, OSError) else str(error)
-        raise SpecError(
-            f"cannot be read: {words}", source=str(file), hint="check its name and mode"
-        ) from error
-    return decode(data, str(file))
 
 
 def replay_policies(
