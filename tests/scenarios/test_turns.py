@@ -222,6 +222,62 @@ def test_a_quota_that_could_never_be_had_makes_nobody_yield() -> None:
     assert turns(home, 10) == []
 
 
+def test_room_is_not_made_past_somebody_more_urgent_who_needs_no_more() -> None:
+    """In a queue in which nobody yields to priority, the urgent one waits; what is freed would be its."""
+    for gpus, yielded in ((1, 0), (2, 1)):
+        home = Home(PolicySet(policy=GITTINS), fleet(node("n0", cores=32, gib=64, devices=("A100",) * 2)))
+        home.cycle(queue("ash", gpus=2, cohort="", within="never"))
+        home.up(*(in_queue("ash", gpu(f"epic-{number}")) for number in range(2)))
+        for number in range(2):
+            home.begin(f"epic-{number}")
+        home.cycle(after_ms=20 * HOUR_MS)
+        home.up(in_queue("ash", gpu("urgent", gpus, priority=5)), in_queue("ash", gpu("new")))
+        turns(home)
+        assert len(stops(home)) == yielded
+
+
+def test_a_job_that_may_take_either_kind_has_one_turn() -> None:
+    nodes = [node(kind.lower(), cores=8, gib=32, devices=(kind,)) for kind in ("A100", "H100")]
+    home = Home(PolicySet(policy=GITTINS), fleet(*nodes))
+    either = replace(gpu("new"), resources=replace(gpu("x").resources, accelerators=(("A100|H100", 1),)))
+    home.up(gpu("epic-1"), replace(gpu("epic-2"), resources=job("x", gpus=(("H100", 1),)).resources))
+    home.up(replace(job("on-cores"), body=replace(job("x").body, checkpoint=RESUMABLE)))
+    for name in ("epic-1", "epic-2", "on-cores"):
+        home.begin(name)
+    home.cycle(after_ms=20 * HOUR_MS)
+    home.up(either)
+    turns(home)
+    assert len(stops(home)) == 1
+    home.up(gpu("other"))
+    assert explain(home.snapshot, "other", ()).facts[0].startswith("number 2 of 2")
+    home.up(replace(gpu("third"), resources=job("x", gpus=(("H100", 1),)).resources))
+    assert explain(home.snapshot, "other", ()).facts[0].startswith("number 2 of 2")
+
+
+def test_room_that_is_kept_is_taken_though_one_of_its_kind_is_more_urgent() -> None:
+    home = busy(gpu("epic-99", 2), epic=40_000)
+    home.cycle(after_ms=20 * HOUR_MS)
+    home.up(gpu("new", 2))
+    home.cycle(after_ms=0)
+    assert stops(home) == ["epic-99"]
+    home.up(gpu("urgent", 2, priority=5))
+    home.end("epic-99", code=75)
+    assert home.phase("new") is Phase.ACTIVE, "else what was given back would lie idle"
+
+
+def test_what_does_not_end_by_itself_stands_by_its_age() -> None:
+    home = busy(gpu("hold", 2, resumes=False), epic=40_000, quick=200)
+    home.up(gpu("epic-97"))
+    lasting = gpu("lasting")
+    home.up(replace(lasting, body=replace(lasting.body, program="gateway")))
+    home.up(gpu("quick-97"))
+    plan = home.end("hold")
+    started = [line.split(":")[0] for line in told(plan) if line.startswith("start")]
+    assert started == ["start quick-97", "start epic-97"], "the oldest of those that are ordered came first"
+    home.begin("quick-97")
+    assert "start lasting: placed" in told(home.end("quick-97"))
+
+
 def test_what_comes_free_goes_to_the_short_kind_though_it_is_younger() -> None:
     home = busy(gpu("hold", 2, resumes=False), epic=40_000, quick=200)
     home.up(gpu("epic-97"))

@@ -107,7 +107,7 @@ class _Turn:
         found: dict[Field, Rivals] = {}
         for run in self._running():
             state = self._snapshot.workloads[run.workload]
-            group = self._book.group(state.spec.queue)
+            group = self._book.group(run.queue)
             attained_s = attained_ms(state, run, self._snapshot.now_ms) // 1000
             job = self._job(state, attained_s, order.RUNNING)
             for kind in self._kinds_of(run):
@@ -206,14 +206,12 @@ class _Turn:
         """Victims among these runs and what is then reserved; None when that does not let the job start."""
         shape = shape_of(state)
         asked = demand(shape)
-        refused = self._book.refusal(shape.queue, asked)
-        if refused is not None and refused.code is not Code.OVER_QUOTA:
-            return None
         made, _ = preempt.find(self._draft, _Yielding(runs), state, asked)
         if made is None or not self._together(shape, made.reservations):
             return None
         victims = made.victims
-        if refused is not None:
+        # What else could keep it out is a budget that is used up: then nobody of its queue is left to yield.
+        if self._book.refusal(shape.queue, asked) is not None:
             victims = self._within_quota(shape, asked, victims, runs)
         return (victims, made.reservations) if victims else None
 
