@@ -33,8 +33,8 @@ def _takes_queues_for_one(patch: Patch) -> None:
 def _everybody_outranks(patch: Patch) -> None:
     real = rotate.value_of
 
-    def value_of(job: order.Job, *rest: Any) -> int:
-        return real(job, *rest) - (10**9 if job.stage == order.RUNNING else 0)
+    def value_of(stands: order.Group, *rest: Any) -> int:
+        return real(stands, *rest) - (10**9 if stands.stage == order.RUNNING else 0)
 
     patch.setattr(rotate, "value_of", value_of)
 
@@ -68,21 +68,20 @@ def _anybody_yields(patch: Patch) -> None:
 def _asks_again_while_they_leave(patch: Patch) -> None:
     """Who was yielded to is held against the others anew: what is kept for it is forgotten."""
     _turns_in_every_cycle(patch)
-    real = rotate._Turn._make_room
+    real = rotate._Turn._settle
+
+    def settle(turn: Any, field: Any, rivals: Any, winners: list[str], *rest: Any) -> None:
+        for name in winners:
+            state = turn._draft.workloads[name]
+            end_reservations(turn._draft, state.reservations)
+            turn._draft.put_workload(name, replace(state, reservations=()), None)
+        real(turn, field, rivals, winners, *rest)
 
     def waiting(turn: Any) -> Iterator[Any]:
-        for line, entries in turn._snapshot.indexes.lines.items():
-            if line.classes:
-                yield line, [turn._snapshot.workloads[entry[2]] for entry in entries]
-
-    def make_room(turn: Any, winner: Any, *rest: Any) -> None:
-        state = turn._draft.workloads[winner]
-        end_reservations(turn._draft, state.reservations)
-        turn._draft.put_workload(winner, replace(state, reservations=()), None)
-        real(turn, winner, *rest)
+        return ((line, entries) for line, entries in turn._snapshot.indexes.lines.items() if line.classes)
 
     patch.setattr(rotate._Turn, "_waiting", waiting)
-    patch.setattr(rotate._Turn, "_make_room", make_room)
+    patch.setattr(rotate._Turn, "_settle", settle)
 
 
 def _keeps_what_was_reserved(patch: Patch) -> None:

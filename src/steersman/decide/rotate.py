@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from steersman.decide import order, preempt
 from steersman.decide.lineup import group_in
-from steersman.decide.order import Group, Indices, Job, Memo
+from steersman.decide.order import Group, Indices, Memo
 from steersman.decide.quota import Book, demand
 from steersman.model.decisions import Decision, Reservation, Reserve, Stop
 from steersman.model.devices import will_do
@@ -27,6 +27,7 @@ from steersman.model.ids import RunId, WorkloadName
 from steersman.model.queue import Amounts
 from steersman.model.reasons import Code, reason
 from steersman.model.snapshot import Line, Run, Shape, Snapshot, WorkloadState
+from steersman.model.table import Entry
 from steersman.state import durations
 from steersman.state.apply import apply_decision
 from steersman.state.attained import attained_ms
@@ -44,14 +45,14 @@ class Field(NamedTuple):
 
 
 class Rivals(NamedTuple):
-    """Those of a field: `runs` by workload, who `waits`, what they hold in thousandths of a device; all of
-    them in `groups`, and their `values` in micro-nats, larger first."""
+    """Those of a field: `runs` by workload, and their `values` in micro-nats, larger first; who `waits`, and
+    how it stands in the order; all of them in `groups`; what the runs hold, in thousandths of a device."""
 
     runs: dict[str, RunId]
-    waits: set[str]
-    held: list[int]
-    groups: order.Groups
     values: dict[str, int]
+    waits: dict[str, Group]
+    groups: order.Groups
+    held: list[int]
 
 
 def is_turn(snapshot: Snapshot) -> bool:
@@ -79,6 +80,7 @@ class _Turn:
     def __init__(self, snapshot: Snapshot, indices: Indices) -> None:
         self._snapshot = snapshot
         self._indices = indices
+        self._now_s = snapshot.now_ms // 1000
         self._draft = Draft(snapshot)
         self._book = Book(self._draft)
         self._decisions: list[Decision] = []
@@ -92,12 +94,11 @@ class _Turn:
         for field in sorted(fields, key=lambda item: (-item.priority, item)):
             rivals = fields[field]
             capacity = sum(rivals.held) + self._free_milli(field.kind)
-            now_s = self._snapshot.now_ms // 1000
-            chosen = order.choose(rivals.groups, capacity, now_s, self._indices, {})
-            for name in chosen:
-                if name in rivals.waits and tries:
-                    tries -= 1
-                    self._make_room(WorkloadName(name), field, rivals, frozenset(chosen))
+            chosen = order.choose(rivals.groups, capacity, self._now_s, self._indices, {})
+            winners = [name for name in chosen if name in rivals.waits][:tries]
+            tries -= len(winners)
+            if winners:
+                self._settle(field, rivals, winners, frozenset(chosen))
         return tuple(self._decisions)
 
     # ---- who is held against whom -------------------------------------------------------------------------
@@ -106,31 +107,43 @@ class _Turn:
         """The fields in which somebody runs who can resume, with all that run and wait in them."""
         found: dict[Field, Rivals] = {}
         for run in self._running():
-            state = self._snapshot.workloads[run.workload]
-            group = self._book.group(run.queue)
-            attained_s = attained_ms(state, run, self._snapshot.now_ms) // 1000
-            job = self._job(state, attained_s, order.RUNNING)
-            for kind in self._kinds_of(run):
-                rivals = found.setdefault(
-                    Field(kind, state.spec.priority, group), Rivals({}, set(), [], {}, {})
-                )
-                rivals.runs[state.spec.name] = run.id
-                rivals.held.append(job.devices)
-                self._add(rivals, job)
-        for line, states in self._waiting():
-            shape, place = line.shape, group_in(line)
-            group = self._book.group(shape.queue)
-            kinds = {field.kind for field in found if will_do(shape.accelerators[0][0], field.kind)}
-            for state in states:
-                job = self._job(state, state.attained_ms // 1000, place.stage)
-                for kind in sorted(kinds):
-                    least = self._least.setdefault((kind, group), {})
-                    least[state.spec.priority] = min(job.devices, least.get(state.spec.priority, job.devices))
-                    field = Field(kind, state.spec.priority, group)
-                    if field in found:
-                        found[field].waits.add(job.name)
-                        self._add(found[field], job)
+            self._add_run(found, run)
+        for line, entries in self._waiting():
+            self._add_line(found, line, entries)
+        for rivals in found.values():
+            for jobs in rivals.groups.values():
+                jobs.sort()
         return found
+
+    def _add_run(self, found: dict[Field, Rivals], run: Run) -> None:
+        state = self._snapshot.workloads[run.workload]
+        spec, arrival_s = state.spec, state.declared_ms // 1000
+        place = durations.bucket(attained_ms(state, run, self._snapshot.now_ms) // 1000)
+        devices = durations.devices_milli(spec.resources, spec.body.num_nodes)
+        stands = Group("", durations.classes_of(spec), devices, place, order.RUNNING)
+        value = value_of(stands, arrival_s, self._now_s, self._indices)
+        for kind in self._kinds_of(run):
+            field = Field(kind, spec.priority, self._book.group(run.queue))
+            rivals = found.setdefault(field, Rivals({}, {}, {}, {}, []))
+            rivals.runs[spec.name], rivals.values[spec.name] = run.id, value
+            rivals.groups.setdefault(stands, []).append((arrival_s, spec.name))
+            rivals.held.append(devices)
+
+    def _add_line(self, found: dict[Field, Rivals], line: Line, entries: Iterable[Entry]) -> None:
+        stands, group = group_in(line), self._book.group(line.shape.queue)
+        jobs: dict[int, list[tuple[int, str]]] = {}
+        for priority, _, name in entries:
+            arrival_s = self._snapshot.workloads[name].declared_ms // 1000
+            jobs.setdefault(-priority, []).append((arrival_s, name))
+        asked = line.shape.accelerators[0][0]
+        for kind in sorted({field.kind for field in found if will_do(asked, field.kind)}):
+            least = self._least.setdefault((kind, group), {})
+            for priority, ones in jobs.items():
+                least[priority] = min(stands.devices, least.get(priority, stands.devices))
+                rivals = found.get(Field(kind, priority, group))
+                if rivals is not None:
+                    rivals.groups.setdefault(stands, []).extend(ones)
+                    rivals.waits.update((name, stands) for _, name in ones)
 
     def _running(self) -> Iterator[Run]:
         """Every run once of a job that is ordered and could yield."""
@@ -139,21 +152,11 @@ class _Turn:
             if durations.is_ordered(self._snapshot.workloads[run.workload].spec):
                 yield run
 
-    def _waiting(self) -> Iterator[tuple[Line, list[WorkloadState]]]:
+    def _waiting(self) -> Iterator[tuple[Line, Iterable[Entry]]]:
         """Those that wait, by line; who waits for victims to go has had its turn."""
         for line, entries in self._snapshot.indexes.lines.items():
             if line.classes and not line.kept:
-                yield line, [self._snapshot.workloads[entry[2]] for entry in entries]
-
-    def _job(self, state: WorkloadState, attained_s: int, stage: order.Stage) -> Job:
-        spec = state.spec
-        devices = durations.devices_milli(spec.resources, spec.body.num_nodes)
-        arrival_s = state.declared_ms // 1000
-        return Job(spec.name, "", durations.classes_of(spec), devices, arrival_s, attained_s, stage)
-
-    def _add(self, rivals: Rivals, job: Job) -> None:
-        order.add(rivals.groups, job)
-        rivals.values[job.name] = value_of(job, self._snapshot.now_ms // 1000, self._indices)
+                yield line, entries
 
     def _kinds_of(self, run: Run) -> list[str]:
         """The kinds of the devices that its ranks hold."""
@@ -170,30 +173,29 @@ class _Turn:
 
     # ---- who yields ---------------------------------------------------------------------------------------
 
-    def _is_passed_over(self, state: WorkloadState, field: Field) -> bool:
-        """Whether somebody of a higher priority waits who may need no more: room that is made is theirs."""
-        spec = state.spec
-        devices = durations.devices_milli(spec.resources, spec.body.num_nodes)
-        waiting = self._least[field.kind, field.group].items()
-        return any(priority > field.priority and least <= devices for priority, least in waiting)
+    def _settle(self, field: Field, rivals: Rivals, winners: list[str], chosen: frozenset[str]) -> None:
+        """Have room made for each of the chosen that wait, as far as that can be."""
+        able = {name: value for name, value in rivals.values.items() if self._may_stop(rivals.runs[name])}
+        for name in winners:
+            state, stands = self._draft.workloads[WorkloadName(name)], rivals.waits[name]
+            if state.reservations or self._is_passed_over(stands, field):
+                continue  # its turn came in another kind of accelerator, or is not before somebody else's
+            value = value_of(stands, state.declared_ms // 1000, self._now_s, self._indices)
+            below = [other for other, theirs in able.items() if theirs < value]
+            spare = [other for other in below if other not in chosen]
+            for others in (spare, below):
+                runs = frozenset(rivals.runs[other] for other in others)
+                found = self._found(state, runs) if runs else None
+                if found is not None:
+                    self._propose(state, *found)
+                    for victim in found[0]:
+                        del able[self._draft.runs[victim].workload]
+                    break
 
-    def _make_room(self, winner: WorkloadName, field: Field, rivals: Rivals, chosen: frozenset[str]) -> None:
-        """Have runs that it outranks yield to a chosen job, when it then starts; else nothing."""
-        state = self._draft.workloads[winner]
-        if state.reservations or self._is_passed_over(state, field):
-            return  # its turn came in another kind of accelerator, or is not before somebody else's
-        below = [
-            name
-            for name in sorted(rivals.runs)
-            if rivals.values[name] < rivals.values[winner] and self._may_stop(rivals.runs[name])
-        ]
-        spare = [name for name in below if name not in chosen]
-        for names in (spare, below):
-            runs = frozenset(rivals.runs[name] for name in names)
-            found = self._found(state, runs) if runs else None
-            if found is not None:
-                self._propose(state, *found)
-                return
+    def _is_passed_over(self, stands: Group, field: Field) -> bool:
+        """Whether somebody of a higher priority waits who may need no more: room that is made is theirs."""
+        waiting = self._least[field.kind, field.group].items()
+        return any(priority > field.priority and least <= stands.devices for priority, least in waiting)
 
     def _may_stop(self, name: RunId) -> bool:
         run = self._draft.runs[name]
@@ -282,10 +284,9 @@ class _Turn:
         return 1000 * durations.typical_s(self._indices.learned, durations.classes_of(state.spec))
 
 
-def value_of(job: Job, now_s: int, indices: Indices) -> int:
+def value_of(stands: Group, arrival_s: int, now_s: int, indices: Indices) -> int:
     """Micro-nats by which a job stands in the order, larger first, as `order.choose` takes it."""
-    group: Group = order.group_of(job)
-    return order.base_priority(group, indices) + order.age_bonus(now_s, job.arrival_s, group.bucket)
+    return order.base_priority(stands, indices) + order.age_bonus(now_s, arrival_s, stands.bucket)
 
 
 class _Yielding(Book):

@@ -1,9 +1,10 @@
 """What service jobs attained, what was learned of it, and when those that share accelerators take turns.
 
 Theory of operation. A stint of a job ends when its run has ended and is judged; whether the job's work ended
-with it is for the ends of its ranks to say. While jobs take turns, what runs is counted at each turn as well,
-so that a long job is known to be long before it ends. A turn comes when the last was a period ago or more,
-while somebody waits for accelerators and somebody runs who could yield; the cycle that sees it takes it.
+with it is for the ends of its ranks to say. While jobs take turns, what runs is counted at a turn as well,
+when it has come to another bucket: so a long job is known to be long before it ends. A turn comes when the
+last was a period ago or more, while somebody waits for accelerators and somebody runs who could yield; the
+cycle that sees it takes it.
 """
 
 from msgspec.structs import replace
@@ -46,10 +47,11 @@ def pass_time(draft: Draft) -> None:
     draft.durations = replace(draft.durations, turned_ms=draft.now_ms, turned_at=draft.position)
     for (name,) in list(draft.live.since(())):
         run = draft.runs[name]
-        before = draft.workloads[run.workload]
-        after = counted(draft, before, run)
-        if after is not before:
-            draft.put_workload(run.workload, after, run)
+        state = draft.workloads[run.workload]
+        so_far_s = attained_ms(state, run, draft.now_ms) // 1000
+        is_further = durations.bucket(so_far_s) > durations.bucket(state.counted_ms // 1000)
+        if is_further and durations.is_ordered(state.spec):
+            draft.put_workload(run.workload, counted(draft, state, run), run)
 
 
 def _is_due(draft: Draft) -> bool:
