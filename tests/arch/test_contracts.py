@@ -104,6 +104,12 @@ SEEDS = (
         "quotas-of-schedule",
     ),
     _seed(
+        "a decider that orders jobs for itself",
+        "steersman/decide/admit.py",
+        "from steersman.decide.order import choose",
+        "order-of-jobs",
+    ),
+    _seed(
         "a decider that borrows what spot has learned",
         "steersman/decide/admit.py",
         "from steersman.decide.hazard import hazards",

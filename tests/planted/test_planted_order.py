@@ -9,7 +9,9 @@ from tests.properties import order_laws as laws
 from tests.properties.order_laws import Law, world_of
 
 from steersman.decide import order
+from steersman.model.durations import Learned
 from steersman.sim.replay import bounds_jobs
+from steersman.state import durations
 
 Patch = pytest.MonkeyPatch
 WORLDS = 20
@@ -105,24 +107,24 @@ def _forgets_the_queues(patch: Patch) -> None:
 
 
 def _learns_only_from_ends(patch: Patch) -> None:
-    real = order.fold
-    patch.setattr(order, "fold", lambda learned, stint: real(learned, stint) if stint.ended else learned)
+    real = durations.fold
+    patch.setattr(durations, "fold", lambda learned, stint: real(learned, stint) if stint.ended else learned)
 
 
 def _counts_the_time_before_the_stint(patch: Patch) -> None:
-    real = order.fold
+    real = durations.fold
 
-    def fold(learned: order.Learned, stint: order.Stint) -> order.Learned:
+    def fold(learned: Learned, stint: durations.Stint) -> Learned:
         from_zero = stint._replace(attained_s=0, ran_s=stint.attained_s + stint.ran_s)
         return real(learned, from_zero)
 
-    patch.setattr(order, "fold", fold)
+    patch.setattr(durations, "fold", fold)
 
 
 def _takes_exposure_for_ends(patch: Patch) -> None:
     real = order.log_index
 
-    def log_index(learned: order.Learned, *rest: int) -> int:
+    def log_index(learned: Learned, *rest: int) -> int:
         swapped = learned._replace(
             ends=tuple(milli // 1000 for milli in learned.exposed_milli),
             exposed_milli=tuple(1000 * ends for ends in learned.ends),

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from steersman.decide import order
+from steersman.model.durations import BUCKETS, NOTHING_LEARNED, Learned
 from steersman.sim.replay import bounds_jobs
 from steersman.sim.replay.bounds_jobs import Gang
 from steersman.sim.replay.jobs_rounds import Cluster, Outcome, Steersman
+from steersman.state import durations
 
 RESTART_S = 60
 CLASSES = (("all",), ("all", "small"), ("all", "large"), ("all", "large", "red"), ("all", "a", "b", "c", "d"))
@@ -26,7 +28,7 @@ class World(NamedTuple):
     jobs: tuple[order.Job, ...]
     capacity: int
     now_s: int
-    learned: order.Learned
+    learned: Learned
     ranks: dict[str, int]
     chance: random.Random
 
@@ -50,19 +52,19 @@ def world_of(chance: random.Random) -> World:
     return World(jobs, chance.randint(0, 16), now_s, learned_of(chance), ranks, chance)
 
 
-def stint_of(chance: random.Random) -> order.Stint:
+def stint_of(chance: random.Random) -> durations.Stint:
     """A stint of any length."""
     ran_s = chance.choice((0, 1, 64, 500, 10_000, 3_000_000))
-    return order.Stint(
+    return durations.Stint(
         chance.choice(CLASSES), chance.choice((0, 60, 64, 7_000)), ran_s, bool(chance.randint(0, 1))
     )
 
 
-def learned_of(chance: random.Random) -> order.Learned:
+def learned_of(chance: random.Random) -> Learned:
     """What up to forty stints told."""
-    learned = order.NOTHING_LEARNED
+    learned = NOTHING_LEARNED
     for _ in range(chance.choice((0, 3, 40))):
-        learned = order.fold(learned, stint_of(chance))
+        learned = durations.fold(learned, stint_of(chance))
     return learned
 
 
@@ -108,8 +110,8 @@ def groups_order_as_jobs_would(world: World) -> None:
     indices = order.Indices(world.learned, RESTART_S)
 
     def key(job: order.Job) -> tuple[int, int, int, str]:
-        place = order.bucket(job.attained_s)
-        waited = (world.now_s - job.arrival_s) / (40 * max(order.EDGES_S[place + 1], 600))
+        place = durations.bucket(job.attained_s)
+        waited = (world.now_s - job.arrival_s) / (40 * max(durations.EDGES_S[place + 1], 600))
         priority = (
             indices.of(order.group_of(job))
             - round(1e6 * math.log(job.devices))
@@ -168,16 +170,16 @@ def queues_of_better_rank_come_first(world: World) -> None:
 def stints_are_counted_whole(world: World) -> None:
     """A stint adds its exposure, in shares of buckets, and one end when it ended the job; nothing else."""
     stint = stint_of(world.chance)
-    after = order.fold(world.learned, stint)
+    after = durations.fold(world.learned, stint)
     assert sum(after.ends) - sum(world.learned.ends) == stint.ended
     assert after.stints == world.learned.stints + 1
     begin_s, end_s = stint.attained_s, stint.attained_s + stint.ran_s
     shares = sum(
         max(min(end_s, high_s) - max(begin_s, low_s), 0) / (high_s - low_s)
-        for low_s, high_s in zip(order.EDGES_S, order.EDGES_S[1:], strict=False)
+        for low_s, high_s in zip(durations.EDGES_S, durations.EDGES_S[1:], strict=False)
     )
     exposed = sum(after.exposed_milli) - sum(world.learned.exposed_milli)
-    assert abs(exposed - 1000 * shares) <= order.BUCKETS / 2
+    assert abs(exposed - 1000 * shares) <= BUCKETS / 2
 
 
 def stints_may_be_cut_anywhere(world: World) -> None:
@@ -186,8 +188,8 @@ def stints_may_be_cut_anywhere(world: World) -> None:
     cut_s = world.chance.randint(0, stint.ran_s)
     first = stint._replace(ran_s=cut_s, ended=False)
     second = stint._replace(attained_s=stint.attained_s + cut_s, ran_s=stint.ran_s - cut_s)
-    whole = order.fold(world.learned, stint)
-    pieces = order.fold(order.fold(world.learned, first), second)
+    whole = durations.fold(world.learned, stint)
+    pieces = durations.fold(durations.fold(world.learned, first), second)
     assert pieces.classes == whole.classes
     assert pieces.ends == whole.ends or cut_s == stint.ran_s  # an end that stands on an edge may fall beyond
     gaps = [abs(a - b) for a, b in zip(pieces.exposed_milli, whole.exposed_milli, strict=True)]
@@ -196,8 +198,8 @@ def stints_may_be_cut_anywhere(world: World) -> None:
 
 def ends_raise_and_costs_lower(world: World) -> None:
     """One more end seen never lowers an index, one more exposure never raises it, a cost always lowers it."""
-    place, scale = world.chance.randrange(order.BUCKETS), world.chance.randrange(order.BUCKETS)
-    at = min(place + world.chance.randint(0, 2), order.BUCKETS - 1) - scale + order.BUCKETS
+    place, scale = world.chance.randrange(BUCKETS), world.chance.randrange(BUCKETS)
+    at = min(place + world.chance.randint(0, 2), BUCKETS - 1) - scale + BUCKETS
     ends, exposed = list(world.learned.ends), list(world.learned.exposed_milli)
     ends[at] += 1
     exposed[at] += 1000
@@ -205,13 +207,13 @@ def ends_raise_and_costs_lower(world: World) -> None:
     assert order.log_index(world.learned._replace(ends=tuple(ends)), place, scale, 0) >= before - 1
     more = world.learned._replace(exposed_milli=tuple(exposed))
     assert order.log_index(more, place, scale, 0) <= before + 1
-    assert order.log_index(world.learned, place, scale, order.EDGES_S[-1]) < before
+    assert order.log_index(world.learned, place, scale, durations.EDGES_S[-1]) < before
 
 
 def ignorance_serves_the_least_attained(world: World) -> None:
     """With nothing learned the index only falls with what was attained, from the first edge on."""
     del world
-    row = [order.log_index(order.NOTHING_LEARNED, place, 20, 0) for place in range(1, order.BUCKETS)]
+    row = [order.log_index(NOTHING_LEARNED, place, 20, 0) for place in range(1, BUCKETS)]
     assert row == sorted(row, reverse=True)
 
 

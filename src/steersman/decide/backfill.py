@@ -196,7 +196,9 @@ class Guard:
 
     def __init__(self, draft: Draft, placer: Placer, book: Book, decisions: list[Decision]) -> None:
         self._draft, self._placer, self._book, self._decisions = draft, placer, book, decisions
-        self._patience_ms = draft.policy.backfill_patience_ms
+        # By the index jobs take turns: room is made for who is first, and a promise would be another order.
+        by_age = draft.policy.order == "age"
+        self._patience_ms = draft.policy.backfill_patience_ms if by_age else None
         self._promises: dict[WorkloadName, Promise] = {}
         self._started: dict[RunId, Begun] = {}
         self._passed: dict[object, WorkloadName] = {}

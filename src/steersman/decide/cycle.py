@@ -6,7 +6,8 @@ Rule 1: only this module knows the deciders. Rule 2: every decided field has one
     rollout    which revision of it serves, and with which replicas
     budget     what runs in a queue that may spend nothing more
     admit      whether a workload may be queued, and whether it may go on
-    schedule   where and when a queued workload runs, and who yields to it
+    schedule   where and when a queued workload runs, and who yields to it for priority or quota
+    rotate     who yields to whom of the same priority, where jobs take turns
 Rule 3: the plan follows from the snapshot alone; the same snapshot gives the same bytes.
 """
 
@@ -15,9 +16,11 @@ from steersman.decide.autoscale import autoscale
 from steersman.decide.budget import spending
 from steersman.decide.choose import SpotMemo
 from steersman.decide.foresight import Memo as ForesightMemo
+from steersman.decide.order import Memo as OrderMemo
 from steersman.decide.placer import Placer
 from steersman.decide.recover import recover
 from steersman.decide.rollout import rollout
+from steersman.decide.rotate import is_turn, next_turn_ms, rotate
 from steersman.decide.schedule import schedule
 from steersman.model.decisions import Decision, Forget, Plan
 from steersman.model.reasons import Code, reason
@@ -33,6 +36,7 @@ class Memo:
         self.placer = Placer()
         self.foresight = ForesightMemo()
         self.spot = SpotMemo()
+        self.order = OrderMemo()
 
 
 def decide(snapshot: Snapshot, memo: Memo | None = None) -> Plan:
@@ -53,10 +57,13 @@ def decide(snapshot: Snapshot, memo: Memo | None = None) -> Plan:
     admitted = admit(snapshot)
     snapshot = propose(admitted)
     snapshot = propose(*spending(snapshot))
-    placed = schedule(snapshot, memo.placer)
-    decisions += placed.decisions
+    placed = schedule(snapshot, memo.placer, memo.order)
+    if is_turn(snapshot):
+        propose(rotate(propose(placed.decisions), memo.order))
+    else:
+        decisions += placed.decisions
     timer = snapshot.indexes.timers.first()
-    wakes += [placed.wake_at_ms, timer[0] if timer else None]
+    wakes += [placed.wake_at_ms, timer[0] if timer else None, next_turn_ms(snapshot)]
     # A verdict of this cycle calls for another: of who waited for its subject, or of the service it was of.
     if snapshot.indexes.attention or any(isinstance(item, Forget) for item in admitted):
         wakes.append(snapshot.now_ms)

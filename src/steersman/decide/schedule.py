@@ -23,6 +23,8 @@ from msgspec.structs import replace
 from steersman.decide import preempt
 from steersman.decide.backfill import Guard, is_promised
 from steersman.decide.fit import what_lacks
+from steersman.decide.lineup import lined_up
+from steersman.decide.order import Memo
 from steersman.decide.placer import Placer
 from steersman.decide.quota import Book
 from steersman.decide.turns import Head, Turns
@@ -47,10 +49,10 @@ class Schedule(NamedTuple):
     packing: PackingUpdate | None = None
 
 
-def schedule(snapshot: Snapshot, placer: Placer | None = None) -> Schedule:
-    """Start what fits, in order of priority and age; make room for what outranks what runs.
+def schedule(snapshot: Snapshot, placer: Placer | None = None, memo: Memo | None = None) -> Schedule:
+    """Start what fits, in order of priority and age or index; make room for what outranks what runs.
 
-    `placer` is a memo of earlier cycles; the plan is the same without it.
+    `placer` and `memo` are of earlier cycles; the plan is the same without them.
     """
     pending = snapshot.indexes.pending
     if not pending:
@@ -59,7 +61,7 @@ def schedule(snapshot: Snapshot, placer: Placer | None = None) -> Schedule:
     placer = Placer() if placer is None else placer
     packing = placer.begin(snapshot)
     book = Book(draft)
-    turns = Turns(book, pending)
+    turns = Turns(book, lined_up(snapshot, Memo() if memo is None else memo, book.group))
     decisions: list[Decision] = []
     guard = Guard(draft, placer, book, decisions)
     wakes: list[int] = []
@@ -119,6 +121,8 @@ def _refused(draft: Draft, need: Need, why: Reason) -> Schedule:
     """What to do with a head that its queue's quota keeps out."""
     state, decisions, wake_ms = need.state, [], None
     queue = need.book.queues[need.head.shape.queue]
+    if state.reservations and why.code is Code.OVER_QUOTA and _comes_back(draft, need, queue):
+        return Schedule((), None)
     if why.code is Code.OVER_QUOTA and _reclaims(need, queue):
         need.book.close(queue, need.head.asked)
         leaving = need.book.leaving()
@@ -137,6 +141,12 @@ def _refused(draft: Draft, need: Need, why: Reason) -> Schedule:
     for decision in (*told, *decisions):
         apply_decision(draft, decision, 0)
     return Schedule((*told, *decisions), wake_ms)
+
+
+def _comes_back(draft: Draft, need: Need, queue: Queue) -> bool:
+    """Whether its turn came (see `rotate`): who yields to it gives back the quota as well as the room."""
+    turns = draft.policy.order != "age"
+    return turns and need.book.would_fit(queue, need.head.asked, need.book.leaving())
 
 
 def _reclaims(need: Need, queue: Queue) -> bool:

@@ -5,14 +5,14 @@ Theory of operation. Within a queue the heads of its shapes stand in order of pr
 queue that was served is placed anew. With no declared queue there is one group: priority and age alone.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
 from steersman.decide.quota import Book, Turn, demand
 from steersman.model.queue import Amounts
 from steersman.model.snapshot import Shape
-from steersman.model.table import Entry, SortedSeq
+from steersman.model.table import Entry
 
 
 class Head(NamedTuple):
@@ -27,10 +27,10 @@ class Head(NamedTuple):
 class Turns:
     """The heads of a cycle. `asked` is worked out only where a queue is declared."""
 
-    def __init__(self, book: Book, pending: dict[Shape, SortedSeq]) -> None:
+    def __init__(self, book: Book, queues: Iterable[tuple[Shape, Iterable[Entry]]]) -> None:
         self._book = book
         self._groups: dict[str, list[Head]] = {}
-        for shape, queue in pending.items():
+        for shape, queue in queues:
             rest = iter(queue)
             asked = demand(shape) if book.queues else ()
             self._groups.setdefault(book.group(shape.queue), []).append(Head(next(rest), shape, asked, rest))

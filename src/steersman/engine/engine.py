@@ -144,7 +144,7 @@ class Engine:
                 libraries=parts.libraries,
             )
         )
-        opening.append(Observed(now_ms=self._now_ms(), policy_digest=self._policy_digest()))
+        opening.append(Observed(now_ms=self._now_ms(), policy_digest=_digest(self._snapshot.policy)))
         await self._record(opening)
         for sensor in parts.sensors:
             await self._record((await sensor.observe(self._snapshot)).events)
@@ -204,7 +204,8 @@ class Engine:
         now_ms = self._now_ms()
         signals = tuple(self._signals[key] for key in sorted(self._signals))
         events = [event for submission in submissions for event in submission.events]
-        digest = self._policy_digest()
+        set_here = [event.policy for event in events if isinstance(event, PolicySet)]
+        digest = _digest([self._snapshot.policy, *set_here][-1])  # of the one that this cycle obeys
         observed = Observed(now_ms=now_ms, signals=signals, policy_digest=digest, news=len(events))
         self._parts.reach("before-record")
         try:
@@ -373,8 +374,9 @@ class Engine:
         except SteersmanError as error:  # an image is a cache: it is told, and nothing else changes
             self._tally.failed("image", error)
 
-    def _policy_digest(self) -> str:
-        return "sha256:" + sha256(msgspec.json.encode(self._snapshot.policy)).hexdigest()
+
+def _digest(policy: Policy) -> str:
+    return "sha256:" + sha256(msgspec.json.encode(policy)).hexdigest()
 
 
 def _same(config: GatewayConfig, other: GatewayConfig | None) -> bool:

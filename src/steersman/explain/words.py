@@ -98,6 +98,16 @@ def _preempted(facts: Facts) -> str:
     )
 
 
+def _out_ranked(facts: Facts) -> str:
+    lost = format_duration_ms(int(facts.get("lost_core_ms", 0)))
+    return (
+        f"yields its turn to {facts.get('by')} of the same priority, which is likelier to end soon for what "
+        f"it takes: jobs like that take {_ms(facts, 'by_typical_ms')} and it has had "
+        f"{_ms(facts, 'by_attained_ms')}, jobs like this take {_ms(facts, 'typical_ms')} and it has had "
+        f"{_ms(facts, 'attained_ms')}; {lost} of core time are since its last checkpoint"
+    )
+
+
 def _amount(facts: Facts, name: str) -> str:
     """An amount of the resource of a quota."""
     return amount_words(str(facts.get("resource", CPUS)), int(facts.get(name, 0)))
@@ -258,6 +268,7 @@ _WORDS: Mapping[Code, Callable[[Facts], str]] = {
     ),
     Code.PREEMPTED: _preempted,
     **BACKFILL_WORDS,
+    Code.OUT_RANKED: _out_ranked,
     Code.OVER_QUOTA: _over_quota,
     Code.WAITING_FAIR_SHARE: lambda facts: (
         f"would have to borrow {facts.get('resource')} for queue {facts.get('queue')}, and queue "
@@ -265,7 +276,7 @@ _WORDS: Mapping[Code, Callable[[Facts], str]] = {
     ),
     Code.BUDGET_EXHAUSTED: _budget,
     Code.WAITING_PREEMPTION: lambda facts: (
-        f"waits for {facts.get('victims')} run(s) to save and yield, "
+        f"waits for {facts.get('victims')} {facts.get('rank', 'lower-priority')} run(s) to save and yield, "
         f"the first {facts.get('victim')}; their room is reserved for it"
     ),
     Code.SCALE_LOAD: lambda facts: (

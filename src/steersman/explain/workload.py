@@ -11,6 +11,7 @@ from steersman.explain.fixes import nearest_fix
 from steersman.explain.forecast import Forecast
 from steersman.explain.history import Moment, history
 from steersman.explain.refusals import REFUSALS_SHOWN_MAX, ROOM, Refusal, Rival, counts, refusals, rivals
+from steersman.explain.standing import standing
 from steersman.explain.words import describe, fix
 from steersman.model.errors import ConflictError
 from steersman.model.events import Event
@@ -69,7 +70,7 @@ def explain(snapshot: Snapshot, name: str, records: Iterable[tuple[int, int, Eve
         size=_size(state),
         code="" if reason is None else reason.code.value,
         fix=_fix(snapshot, state, reason, against),
-        facts=tuple(_facts(state)),
+        facts=(*standing(snapshot, state), *_facts(state)),
         refused=tuple((code.value, count) for code, count in counts(found)),
         refusals=found[:REFUSALS_SHOWN_MAX],
         rivals=against[:RIVALS_SHOWN_MAX],

@@ -1,5 +1,7 @@
 """The numbers the deciders obey. Journaled whole when they change, so that replay can change them."""
 
+from typing import Literal
+
 import msgspec
 
 
@@ -14,11 +16,15 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     half as much as what it uses now.
 
     What comes behind a workload that waits for room may not delay it (see `decide.backfill`); where nobody
-    knows when that room comes free, once it has waited `backfill_patience_ms`. None: it may, always.
+    knows when that room comes free, once it has waited `backfill_patience_ms`. None, or by index: it may.
 
     A job that chooses between spot and on-demand is judged every `spot_period_ms`. A launch is taken to last
     `launch_ms_prior`, or longer when it was seen to, and `launch_ms_spare` is kept beside it for what happens
     between a decision and its effect.
+
+    `order` says who goes first within a queue among jobs of the same priority that hold accelerators: the
+    oldest, or the one with the best Gittins index, by durations that are learned. By the index they also take
+    turns, at most once every `order_period_ms`; `restart_ms_prior` is what a restart is taken to cost.
     """
 
     backoff_ms_base: int = 1_000
@@ -36,3 +42,6 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     launch_ms_prior: int = 300_000
     launch_ms_spare: int = 10_000
     fair_half_life_ms: int = 7 * 24 * 3_600_000
+    order: Literal["age", "gittins"] = "age"
+    order_period_ms: int = 300_000
+    restart_ms_prior: int = 60_000

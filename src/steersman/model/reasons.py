@@ -35,6 +35,7 @@ class Code(StrEnum):
     WAITING_PREEMPTION = "waiting-preemption"
     ROOM_PROMISED = "room-promised"  # nodes are kept for it as they come free
     WAITING_BACKFILL = "waiting-backfill"  # would take room that is promised to who came before
+    OUT_RANKED = "out-ranked"  # another of its priority is likelier to end soon, for the devices it takes
     OVER_QUOTA = "over-quota"  # its queue holds what it may
     WAITING_FAIR_SHARE = "waiting-fair-share"  # another queue of the cohort gets back its own first
     BUDGET_EXHAUSTED = "budget-exhausted"

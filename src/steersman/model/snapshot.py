@@ -14,6 +14,7 @@ import msgspec
 
 from steersman.model.decisions import Choose, Outcome, Placement, Reservation, StopCause
 from steersman.model.demand import Demand
+from steersman.model.durations import Durations
 from steersman.model.fleet import Market, Node
 from steersman.model.ids import DecisionId, DeviceId, QueueName, RunId, WorkloadName
 from steersman.model.packing import Packing
@@ -122,6 +123,9 @@ class WorkloadState(msgspec.Struct, frozen=True, kw_only=True):
     `choice` is what it should run on, if it may choose, and `choose_due` that it is to be judged again.
     `saved_work_ms` is the work that its checkpoints hold, `timed_steps` and `timed_ms` how many steps
     took how long between two of a run, and `launch_ms` the longest that a start took before it worked.
+
+    `attained_ms` is how long the runs of this lineage were that have ended, and `counted_ms` how much of it,
+    and of the run that is under way, is in what was learned of durations.
     """
 
     spec: Workload
@@ -163,6 +167,8 @@ class WorkloadState(msgspec.Struct, frozen=True, kw_only=True):
     timed_steps: int = 0
     timed_ms: int = 0
     launch_ms: int = 0
+    attained_ms: int = 0
+    counted_ms: int = 0
 
 
 class Revision(msgspec.Struct, frozen=True, kw_only=True):
@@ -277,6 +283,20 @@ class Shape(NamedTuple):
     queue: QueueName = DEFAULT_QUEUE
 
 
+class Line(NamedTuple):
+    """What queued workloads have in common that ask for accelerators and are ordered by age alone.
+
+    `classes` of durations from coarse to fine; none: what it runs does not end by itself. `bucket` is that of
+    the service it attained, `resumed` whether it has run, and `kept` whether room is reserved for it.
+    """
+
+    shape: Shape
+    classes: tuple[str, ...]
+    bucket: int
+    resumed: bool
+    kept: bool
+
+
 Signature = tuple[tuple[str, int], ...]
 """Free accelerators of a node by kind, sorted."""
 
@@ -311,6 +331,7 @@ class Indexes(msgspec.Struct, frozen=True, kw_only=True):
     kept        (name,) of queued workloads for which room is kept
     usage       queue → what its live ranks hold, and cost an hour
     leaving     queue → how much of that is told to end
+    lines       line → what `pending` holds, of the workloads that ask for accelerators
     """
 
     attention: SortedSeq = SortedSeq()
@@ -329,6 +350,7 @@ class Indexes(msgspec.Struct, frozen=True, kw_only=True):
     kept: SortedSeq = SortedSeq()
     usage: dict[QueueName, Amounts] = {}
     leaving: dict[QueueName, Amounts] = {}
+    lines: dict[Line, SortedSeq] = {}
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -354,4 +376,5 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     gateway: Gateway | None = None
     keys: tuple[ApiKey, ...] = ()
     packing: Packing = Packing()
+    durations: Durations = Durations()
     indexes: Indexes = Indexes()

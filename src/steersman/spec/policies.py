@@ -32,11 +32,14 @@ NOTES: Mapping[str, str] = {
     "launch_ms_prior": "what a launch is taken to last until longer ones were seen",
     "launch_ms_spare": "kept beside it for what happens between a decision and its effect",
     "fair_half_life_ms": "what a queue used so long ago counts half as much as what it uses now",
+    "order": "who goes first within a priority, on accelerators: `age`, or `gittins` by learned durations",
+    "order_period_ms": "by `gittins`, how often jobs take turns at most",
+    "restart_ms_prior": "by `gittins`, what a restart is taken to cost",
 }
 """What each key does, in a line."""
 NUMBER_MAX = 10**15
 """The largest number of a policy: of milliseconds, some 30,000 years."""
-AT_LEAST_ONE = frozenset({"starts_per_cycle"})
+AT_LEAST_ONE = frozenset({"starts_per_cycle", "order_period_ms"})
 """Fields with which nothing could ever happen at 0."""
 
 

@@ -32,6 +32,7 @@ from steersman.model.decisions import (
 from steersman.model.ids import WorkloadName, decision_id
 from steersman.model.snapshot import Phase, RankState, Run, RunState, WorkloadState
 from steersman.state import demand, services
+from steersman.state.attained import attained_ms, counted
 from steersman.state.derive import chooses, shape_of
 from steersman.state.draft import Draft
 from steersman.state.ends import run_end_kind, run_was_short
@@ -125,6 +126,11 @@ def _choose(draft: Draft, decision: Choose) -> None:
     draft.put_workload(decision.workload, after, draft.run_of(state))
 
 
+def _counted(draft: Draft, state: WorkloadState, run: Run) -> WorkloadState:
+    """The workload of a run that ended, once durations know of it."""
+    return counted(draft, state, run, ended=run_end_kind(run) == "succeeded")
+
+
 def _after_run(state: WorkloadState, run: Run) -> WorkloadState:
     """What a workload remembers of a run that ended."""
     interrupted = run_end_kind(run) == "interruption" or run.stop == "interrupted"
@@ -136,6 +142,7 @@ def _after_run(state: WorkloadState, run: Run) -> WorkloadState:
         run=None,
         last_run=run,
         ran_ms=state.ran_ms + max(ended - begun, 0),
+        attained_ms=attained_ms(state, run, ended),
         interruptions=state.interruptions + (1 if interrupted else 0),
         tuned_save_ms=None if interrupted or elsewhere else state.tuned_save_ms,
         interval_ms=None if elsewhere else state.interval_ms,
@@ -152,6 +159,7 @@ def _requeue(draft: Draft, decision: Requeue) -> None:
     assert run is not None, decision.workload
     owner = None if state.service is None else draft.services.get(state.service)
     served = services.served(owner, state, run, draft.policy)
+    state = _counted(draft, state, run)
     progressed = run.saved_ms is not None or served
     after = replace(_after_run(state, run), reason=decision.reason, not_before_ms=decision.not_before_ms)
     if decision.counted:
@@ -172,6 +180,7 @@ def _requeue(draft: Draft, decision: Requeue) -> None:
         phase, after = Phase.DECLARED, replace(after, reason=None)
         if run_end_kind(run) == "succeeded" or state.lineage == state.generation:
             after = replace(after, lineage=state.generation, saved_step=None, save_ms=None, saved_work_ms=0)
+            after = replace(after, attained_ms=0, counted_ms=0)
     after = replace(after, phase=move_phase(state.phase, "requeue", phase))
     draft.put_workload(decision.workload, after, None)
 
@@ -180,7 +189,7 @@ def _finish(draft: Draft, decision: Finish) -> None:
     state = draft.workloads[decision.workload]
     run = draft.run_of(state)
     end_reservations(draft, state.reservations)
-    after = state if run is None else _after_run(state, run)
+    after = state if run is None else _after_run(_counted(draft, state, run), run)
     if run is not None and decision.outcome == "failed" and run.stop != "duration-exceeded":
         after = replace(after, attempts=state.attempts + 1, failures=state.failures + 1)
     after = replace(
@@ -202,6 +211,9 @@ def _forget(draft: Draft, decision: Forget) -> None:
         return
     state = draft.workloads[decision.workload]
     end_reservations(draft, state.reservations)
+    run = draft.run_of(state)
+    if run is not None:
+        _counted(draft, state, run)
     draft.put_workload(decision.workload, None, None)
     services.drop_replica(draft, state)
     recheck_dependents(draft, decision.workload)

@@ -4,7 +4,7 @@
 makes all of them from the base tables. Both call the functions below, and a property proves them equal.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from steersman.model.ids import QueueName, WorkloadName
 from steersman.model.mig import MEMORY_SLICES, memory_of
@@ -12,6 +12,7 @@ from steersman.model.queue import Amounts
 from steersman.model.resources import count_kinds
 from steersman.model.snapshot import (
     Indexes,
+    Line,
     NodeSize,
     NodeState,
     Phase,
@@ -23,6 +24,7 @@ from steersman.model.snapshot import (
     WorkloadState,
 )
 from steersman.model.table import Entry, SortedSeq, Table
+from steersman.state import durations
 from steersman.state.ends import rank_failed
 from steersman.state.usage import added, usage_of
 
@@ -44,6 +46,7 @@ class WorkloadEntries(NamedTuple):
     queue: QueueName | None = None
     usage: Amounts = ()
     leaving: Amounts = ()
+    line: tuple[Line, Entry] | None = None
 
 
 NO_ENTRIES = WorkloadEntries()
@@ -167,12 +170,14 @@ def workload_entries(state: WorkloadState | None, run: Run | None) -> WorkloadEn
         chosen, choice = chooses(state), state.choice
         waits = chosen and (choice is None or choice.capacity == "wait")
         entry = (-state.spec.priority, state.declared_at, name)
+        pending = None if waits else (shape_of(state), entry)
         return WorkloadEntries(
             attention=attention,
-            pending=None if waits else (shape_of(state), entry),
+            pending=pending,
             timers=_judged_again(state),
             chooser=chosen,
             kept=bool(state.reservations),
+            line=None if pending is None else _line(state, *pending),
         )
     if state.phase is Phase.BACKOFF:
         return WorkloadEntries(attention=attention, timers=((state.not_before_ms, name),))
@@ -196,6 +201,17 @@ def workload_entries(state: WorkloadState | None, run: Run | None) -> WorkloadEn
         usage=usage,
         leaving=usage if run.state is RunState.STOPPING else (),
     )
+
+
+def _line(state: WorkloadState, shape: Shape, entry: Entry) -> tuple[Line, Entry] | None:
+    """Where a queued workload stands among those that ask for accelerators."""
+    if not shape.accelerators:
+        return None
+    kept = bool(state.reservations)
+    if not durations.is_ordered(state.spec):
+        return Line(shape, (), 0, resumed=False, kept=kept), entry
+    place, resumed = durations.bucket(state.attained_ms // 1000), state.attained_ms > 0
+    return Line(shape, durations.classes_of(state.spec), place, resumed=resumed, kept=kept), entry
 
 
 def _judged_again(state: WorkloadState) -> tuple[Entry, ...]:
@@ -276,8 +292,34 @@ def node_size(state: NodeState | None) -> NodeSize | None:
     )
 
 
-def _foreseen(snapshot: Snapshot) -> list[Entry]:
-    return [(name,) for name, state in snapshot.services.sorted_items() if state.spec.scaling.foresees]
+_K = TypeVar("_K", Shape, Line, Signature)
+
+
+def _family(members: dict[_K, list[Entry]]) -> dict[_K, SortedSeq]:
+    return {key: SortedSeq.of(entries) for key, entries in sorted(members.items())}
+
+
+def _foreseen(snapshot: Snapshot) -> SortedSeq:
+    services = snapshot.services.sorted_items()
+    return SortedSeq.of((name,) for name, state in services if state.spec.scaling.foresees)
+
+
+def _of_nodes(
+    snapshot: Snapshot,
+) -> tuple[dict[Signature, list[Entry]], dict[NodeSize, int], list[Entry]]:
+    """Capacity, sizes and parts."""
+    capacity: dict[Signature, list[Entry]] = {}
+    sizes: dict[NodeSize, int] = {}
+    parts: list[Entry] = []
+    for _, node in snapshot.nodes.sorted_items():
+        entry = node_entry(node)
+        if entry is not None:
+            capacity.setdefault(entry[0], []).append(entry[1])
+        parts += part_entries(node)
+        size = node_size(node)
+        if size is not None:
+            sizes[size] = sizes.get(size, 0) + 1
+    return capacity, sizes, parts
 
 
 def rebuild(snapshot: Snapshot) -> Indexes:
@@ -290,6 +332,7 @@ def rebuild(snapshot: Snapshot) -> Indexes:
     choosers: list[Entry] = []
     kept, ends = list[Entry](), list[Entry]()
     pending: dict[Shape, list[Entry]] = {}
+    lines: dict[Line, list[Entry]] = {}
     dependents: dict[str, list[WorkloadName]] = {}
     usage: dict[QueueName, Amounts] = {}
     leaving: dict[QueueName, Amounts] = {}
@@ -309,23 +352,15 @@ def rebuild(snapshot: Snapshot) -> Indexes:
             leaving[entries.queue] = added(leaving.get(entries.queue, ()), entries.leaving)
         if entries.pending is not None:
             pending.setdefault(entries.pending[0], []).append(entries.pending[1])
+        if entries.line is not None:
+            lines.setdefault(entries.line[0], []).append(entries.line[1])
         for source in sorted({item.workload for item in state.spec.body.inputs}):
             dependents.setdefault(source, []).append(state.spec.name)
-    capacity: dict[Signature, list[Entry]] = {}
-    sizes: dict[NodeSize, int] = {}
-    parts: list[Entry] = []
-    for _, node in snapshot.nodes.sorted_items():
-        entry = node_entry(node)
-        if entry is not None:
-            capacity.setdefault(entry[0], []).append(entry[1])
-        parts += part_entries(node)
-        size = node_size(node)
-        if size is not None:
-            sizes[size] = sizes.get(size, 0) + 1
+    capacity, sizes, parts = _of_nodes(snapshot)
     return Indexes(
         attention=SortedSeq.of(attention),
-        pending={shape: SortedSeq.of(entries) for shape, entries in sorted(pending.items())},
-        capacity={signature: SortedSeq.of(entries) for signature, entries in sorted(capacity.items())},
+        pending=_family(pending),
+        capacity=_family(capacity),
         sizes=dict(sorted(sizes.items())),
         victims=SortedSeq.of(victims),
         timers=SortedSeq.of(timers),
@@ -333,10 +368,11 @@ def rebuild(snapshot: Snapshot) -> Indexes:
         dependents=Table.of((source, tuple(names)) for source, names in sorted(dependents.items())),
         live=SortedSeq.of(live),
         parts=SortedSeq.of(parts),
-        foreseen=SortedSeq.of(_foreseen(snapshot)),
+        foreseen=_foreseen(snapshot),
         choosers=SortedSeq.of(choosers),
         ends=SortedSeq.of(ends),
         kept=SortedSeq.of(kept),
         usage={queue: held for queue, held in sorted(usage.items()) if held},
         leaving={queue: held for queue, held in sorted(leaving.items()) if held},
+        lines=_family(lines),
     )

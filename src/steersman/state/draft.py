@@ -14,6 +14,7 @@ from steersman.model.packing import Packing, PackingUpdate
 from steersman.model.queue import Amounts
 from steersman.model.snapshot import (
     Indexes,
+    Line,
     NodeSize,
     NodeState,
     Run,
@@ -57,7 +58,7 @@ class _Lazy:
         return self._base if self._editor is None else self._editor.freeze()
 
 
-K = TypeVar("K", Shape, Signature)
+K = TypeVar("K", Shape, Line, Signature)
 
 
 class _Family(Generic[K]):
@@ -86,6 +87,9 @@ class _Family(Generic[K]):
     def ordered(self) -> list[K]:
         """All keys that have entries, in order."""
         return sorted(key for key, member in self._members.items() if member.first() is not None)
+
+    def __bool__(self) -> bool:
+        return any(member.first() is not None for member in self._members.values())
 
     def member(self, key: K) -> _Lazy:
         return self._members[key]
@@ -149,6 +153,7 @@ class Draft:
         self.gateway = base.gateway
         self.keys = base.keys
         self._packing = base.packing
+        self.durations = base.durations
         self._admitted: list[Shape] = []
         self.touched: set[NodeId] = set()
         self.attention = _Lazy(indexes.attention)
@@ -166,6 +171,7 @@ class Draft:
         self.sizes = dict(indexes.sizes)
         self.usage = _Held(indexes.usage)
         self.leaving = _Held(indexes.leaving)
+        self.lines: _Family[Line] = _Family(indexes.lines)
         self.dependents = indexes.dependents.edit()
 
     def admit(self, shape: Shape) -> None:
@@ -241,6 +247,7 @@ class Draft:
         self.kept.swap((name,) if before.kept else None, (name,) if after.kept else None)
         self.choosers.swap((name,) if before.chooser else None, (name,) if after.chooser else None)
         self.pending.swap(before.pending, after.pending)
+        self.lines.swap(before.line, after.line)
         self._charge(before, after)
         for index, olds, news in (
             (self.timers, before.timers, after.timers),
@@ -306,6 +313,7 @@ class Draft:
             gateway=self.gateway,
             keys=self.keys,
             packing=self.packing(),
+            durations=self.durations,
             indexes=Indexes(
                 attention=self.attention.freeze(),
                 pending=self.pending.freeze(),
@@ -323,5 +331,6 @@ class Draft:
                 kept=self.kept.freeze(),
                 usage=self.usage.freeze(),
                 leaving=self.leaving.freeze(),
+                lines=self.lines.freeze(),
             ),
         )

@@ -56,7 +56,7 @@ from steersman.model.snapshot import (
     StoredArtifact,
     WorkloadState,
 )
-from steersman.state import demand, pools, progress, services
+from steersman.state import attained, demand, pools, progress, services
 from steersman.state.apply import apply_decision
 from steersman.state.derive import deadline_ms
 from steersman.state.draft import Draft
@@ -93,6 +93,7 @@ def _observed(draft: Draft, event: Observed) -> None:
     draft.observed_at = draft.position
     draft.now_ms = max(draft.now_ms, event.now_ms)
     demand.pass_time(draft)
+    attained.pass_time(draft)
     services.take_signals(draft, event.signals)
     while (entry := draft.timers.first()) is not None and entry[0] <= draft.now_ms:
         state = draft.workloads[entry[1]]

@@ -6,6 +6,7 @@ by no other, so it needs no versions: another build folds the journal.
 
 import msgspec
 
+from steersman.model.durations import Durations, Learned, Tally
 from steersman.model.ids import NodeId, RunId
 from steersman.model.packing import Ask, Basis, Packing
 from steersman.model.policy import Policy
@@ -15,6 +16,13 @@ from steersman.model.service import ApiKey, Gateway
 from steersman.model.snapshot import NodeState, Run, ServiceState, Snapshot, WorkloadState
 from steersman.model.table import Table
 from steersman.state.derive import rebuild
+
+
+class _Learned(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    classes: list[tuple[str, Tally]]
+    ends: tuple[int, ...]
+    exposed_milli: tuple[int, ...]
+    stints: int
 
 
 class _Image(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -39,6 +47,10 @@ class _Image(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     basis: Basis
     prices: tuple[tuple[str, int], ...]
     since_price: int
+    learned: _Learned
+    used: _Learned | None
+    turned_ms: int
+    turned_at: int
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -70,8 +82,25 @@ def encode_image(snapshot: Snapshot) -> bytes:
             basis=snapshot.packing.basis,
             prices=snapshot.packing.prices,
             since_price=snapshot.packing.since_price,
+            learned=_learned(snapshot.durations.learned),
+            used=None
+            if snapshot.durations.used is snapshot.durations.learned
+            else _learned(snapshot.durations.used),
+            turned_ms=snapshot.durations.turned_ms,
+            turned_at=snapshot.durations.turned_at,
         )
     )
+
+
+def _learned(learned: Learned) -> _Learned:
+    classes = learned.classes.sorted_items()
+    return _Learned(
+        classes=classes, ends=learned.ends, exposed_milli=learned.exposed_milli, stints=learned.stints
+    )
+
+
+def _relearned(image: _Learned) -> Learned:
+    return Learned(Table.of(image.classes), image.ends, image.exposed_milli, image.stints)
 
 
 def decode_image(data: bytes) -> Snapshot | None:
@@ -80,6 +109,7 @@ def decode_image(data: bytes) -> Snapshot | None:
         image = _decoder.decode(data)
     except msgspec.DecodeError:
         return None
+    learned = _relearned(image.learned)
     tables = Snapshot(
         position=image.position,
         observed_at=image.observed_at,
@@ -103,6 +133,12 @@ def decode_image(data: bytes) -> Snapshot | None:
             basis=image.basis,
             prices=image.prices,
             since_price=image.since_price,
+        ),
+        durations=Durations(
+            learned=learned,
+            used=learned if image.used is None else _relearned(image.used),
+            turned_ms=image.turned_ms,
+            turned_at=image.turned_at,
         ),
     )
     return msgspec.structs.replace(tables, indexes=rebuild(tables))

@@ -45,4 +45,6 @@ def kept(before: WorkloadState, after: WorkloadState) -> WorkloadState:
         timed_steps=before.timed_steps,
         timed_ms=before.timed_ms,
         launch_ms=before.launch_ms,
+        attained_ms=before.attained_ms,
+        counted_ms=before.counted_ms,
     )

@@ -448,3 +448,13 @@ def test_a_plan_is_the_same_without_a_memo() -> None:
     last = home.cycles[-1]
     assert schedule(last.after).decisions == schedule(last.after).decisions
     assert WorkloadName("gang") in home.snapshot.workloads
+
+
+def test_by_the_index_nothing_is_promised_and_what_was_is_taken_back() -> None:
+    """There jobs take turns instead."""
+    home = waits()
+    home.up(small("late", lasts_ms=100_000))
+    assert home.code("gang") is Code.ROOM_PROMISED
+    home.cycle(PolicySet(policy=Policy(order="gittins", backfill_patience_ms=0, preempt_run_ms_min=1_000)))
+    assert home.state("gang").reservations == ()
+    assert home.phase("late") is Phase.ACTIVE

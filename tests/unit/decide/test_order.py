@@ -7,27 +7,28 @@ import pytest
 
 from steersman.decide import order
 from steersman.decide.order import (
-    BUCKETS,
-    EDGES_S,
     NEW,
-    NOTHING_LEARNED,
     PREEMPTED,
     RUNNING,
     Group,
     Indices,
     Job,
-    Learned,
+    Memo,
     Stage,
-    Stint,
-    Tally,
     add,
     age_bonus,
-    bucket,
     choose,
-    fold,
     group_of,
     log_index,
     remove,
+)
+from steersman.model.durations import BUCKETS, NOTHING_LEARNED, Learned, Tally
+from steersman.state.durations import (
+    EDGES_S,
+    Stint,
+    bucket,
+    fold,
+    refreshed,
     scale_bucket,
 )
 
@@ -174,10 +175,14 @@ def test_indices_depend_on_what_was_learned_alone() -> None:
 
 def test_indices_are_refreshed_when_a_fiftieth_more_is_known() -> None:
     learned = NOTHING_LEARNED._replace(stints=100)
-    indices = Indices(learned, RESTART_S)
-    assert indices.refreshed(learned._replace(stints=102)) is indices
-    newer = indices.refreshed(learned._replace(stints=103))
-    assert (newer.learned.stints, newer.restart_s) == (103, RESTART_S)
+    assert refreshed(learned, learned._replace(stints=102)) is learned
+    newer = learned._replace(stints=103)
+    assert refreshed(learned, newer) is newer
+    memo = Memo()
+    kept = memo.indices(learned, RESTART_S)
+    assert memo.indices(learned, RESTART_S) is kept
+    assert memo.indices(newer, RESTART_S).learned is newer
+    assert memo.indices(newer, 0).restart_s == 0
 
 
 def test_the_index_of_jobs_forgets_groups_that_are_empty() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from itertools import groupby
 
 import pytest
 from tests.unit.engine.rig import (
@@ -33,6 +34,7 @@ from steersman.model.events import (
     StopRequested,
 )
 from steersman.model.ids import WorkloadName
+from steersman.model.policy import Policy
 from steersman.model.snapshot import Snapshot
 from steersman.model.workload import Retry
 from steersman.ports.driver import RankKey, RankReport
@@ -57,6 +59,16 @@ async def test_a_new_home_and_an_old_one(rig: Rig) -> None:
     assert epochs == [1, 2]
     assert len(rig.of(HomeCreated)) == len(rig.of(PolicySet)) == 1
     assert rig.of(ControlPlaneStarted)[0].libraries == (("msgspec", "1"),)
+
+
+@in_rig
+async def test_each_cycle_says_by_which_policy_it_decided(rig: Rig) -> None:
+    async with running(rig):
+        for policy in (Policy(starts_per_cycle=7), Policy()):
+            await rig.engine.submit([PolicySet(policy=policy)])
+            assert rig.engine.snapshot.policy == policy
+    usual, other, again = (digest for digest, _ in groupby(event.policy_digest for event in rig.of(Observed)))
+    assert usual == again != other
 
 
 @in_rig

@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from steersman.decide import order
+from steersman.model.durations import NOTHING_LEARNED
 from steersman.sim.replay.bounds_jobs import Gang
+from steersman.state import durations
 
 ROUND_S = 300
 RESTART_S = 60
@@ -146,8 +148,8 @@ class Steersman:
 
     def __init__(self, *, use_model: bool = True) -> None:
         self._use_model = use_model
-        self._learned = order.NOTHING_LEARNED
-        self._indices = order.Indices(self._learned, RESTART_S)
+        self._learned = self._used = NOTHING_LEARNED
+        self._memo = order.Memo()
         self._groups: order.Groups = {}
         self._jobs: dict[int, order.Job] = {}
         self._folded_s: dict[int, int] = {}
@@ -171,11 +173,12 @@ class Steersman:
 
     def choose(self, active: Mapping[int, Active], capacity: int, now_s: float) -> Sequence[int]:
         del active
-        self._indices = self._indices.refreshed(self._learned)
-        return [int(name) for name in order.choose(self._groups, capacity, int(now_s), self._indices, {})]
+        self._used = durations.refreshed(self._used, self._learned)
+        indices = self._memo.indices(self._used, RESTART_S)
+        return [int(name) for name in order.choose(self._groups, capacity, int(now_s), indices, {})]
 
     def served(self, job: Active) -> None:
-        if order.bucket(int(job.attained_s)) != order.bucket(self._jobs[job.number].attained_s):
+        if durations.bucket(int(job.attained_s)) != durations.bucket(self._jobs[job.number].attained_s):
             self._fold(job, ended=False)
         self._move(job, order.RUNNING)
 
@@ -191,8 +194,8 @@ class Steersman:
     def _fold(self, job: Active, *, ended: bool) -> None:
         from_s, to_s = self._folded_s[job.number], int(job.attained_s)
         if ended or to_s > from_s:
-            stint = order.Stint(self._jobs[job.number].classes, from_s, to_s - from_s, ended)
-            self._learned = order.fold(self._learned, stint)
+            stint = durations.Stint(self._jobs[job.number].classes, from_s, to_s - from_s, ended)
+            self._learned = durations.fold(self._learned, stint)
             self._folded_s[job.number] = to_s
 
     def _move(self, job: Active, stage: order.Stage) -> None:
