@@ -135,7 +135,7 @@ SEEDS = (
     ),
     _seed(
         "a driver that decides",
-        "steersman/drivers/local/files.py",
+        "steersman/hosting/files.py",
         "from steersman.decide.cycle import decide",
         "adapters-never-decide",
     ),

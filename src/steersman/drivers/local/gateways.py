@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from steersman.drivers.local import files
+import msgspec
+
+from steersman.hosting import files, records
 from steersman.model.errors import DriverError
 from steersman.ports import run_dir
 from steersman.ports.gateway import (
@@ -32,7 +34,7 @@ class LocalGateways:
         """Replace the configuration. Raises DriverError."""
         try:
             self._folder.mkdir(mode=files.DIR_MODE, parents=True, exist_ok=True)
-            files.write_json(self._folder / CONFIG_FILE, config)
+            files.write_json(self._folder / CONFIG_FILE, msgspec.to_builtins(config))
         except OSError as error:
             raise DriverError(
                 f"the gateway's configuration cannot be written: {error}",
@@ -44,7 +46,7 @@ class LocalGateways:
         found = []
         for path in sorted(self._folder.glob(f"{STATS_PREFIX}*.json")):
             try:
-                stats = files.read(path, GatewayStats)
+                stats = records.read(path, GatewayStats)
             except DriverError:
                 continue
             if stats is not None and now_ms - stats.at_ms <= STATS_STALE_MS:
@@ -54,6 +56,6 @@ class LocalGateways:
     def address(self) -> GatewayAddress | None:
         """Where the gateway listens; None when it does not, or its word is damaged."""
         try:
-            return files.read(self._folder / ADDRESS_FILE, GatewayAddress)
+            return records.read(self._folder / ADDRESS_FILE, GatewayAddress)
         except DriverError:
             return None
