@@ -18,7 +18,8 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     `driver` names the adapter that acts on it (``local`` is this machine's processes). `cpu_milli` and
     `memory_bytes` are what Steersman may hand out, which can be less than the machine has. `zone` is its part
     of the site, `pool` the like nodes that it is one of. `market` is how it is paid for: ``spot`` capacity
-    may be taken away. `price_usd_micro_per_hour` None: unknown, which is not 0.
+    may be taken away. `price_usd_micro_per_hour` None: unknown, which is not 0. `cluster` is the one that it
+    was found on.
     """
 
     id: NodeId
@@ -32,6 +33,35 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     pool: str = ""
     market: Market = "on-demand"
     price_usd_micro_per_hour: int | None = None
+    cluster: str = ""
+
+
+class Cluster(msgspec.Struct, frozen=True, kw_only=True):
+    """Machines that a distributed engine has joined: their nodes are found, not declared.
+
+    `address` is where its head is reached. `token` names the secret that opens it; empty: none is needed.
+    `open_dashboard`: it may be used although strangers can run programs on it. `python` is an interpreter that
+    has the engine; empty: Steersman's own. `runtime_env` is what the engine makes each rank's environment of, a
+    JSON object. `node_dir` is the folder for Steersman's files on its nodes; empty: their temporary one.
+    `shared_dir` is one that all nodes and this machine share. A rank that could not reach the cluster's head for
+    `lease_ms` ends itself, and may begin elsewhere from then on. The rest is as for a node.
+    """
+
+    name: str
+    driver: str = "ray"
+    address: str
+    token: str = ""
+    open_dashboard: bool = False
+    python: str = ""
+    runtime_env: str = "{}"
+    node_dir: str = ""
+    shared_dir: str = ""
+    lease_ms: int = 30_000
+    site: str = DEFAULT_SITE
+    zone: str = ""
+    pool: str = ""
+    market: Market = "on-demand"
+    price_usd_micro_per_hour: int | None = None
 
 
 def serves(node: Node, pools: tuple[str, ...]) -> bool:
@@ -40,7 +70,9 @@ def serves(node: Node, pools: tuple[str, ...]) -> bool:
 
 
 class Fleet(msgspec.Struct, frozen=True, kw_only=True):
-    """All nodes that may be used, sorted by id. Declared whole: a node that is absent leaves the fleet."""
+    """All nodes that may be used, sorted by id, and clusters, whose nodes are found. Declared whole: a node
+    or cluster that is absent leaves the fleet."""
 
     name: str
     nodes: tuple[Node, ...]
+    clusters: tuple[Cluster, ...] = ()

@@ -1,0 +1,120 @@
+"""Moving files between the control plane's home and a node: through the host's actor, a piece at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import os
+import tarfile
+import zipfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from steersman.dataplane.cluster.host import WORKDIR_TAR, digest_of, pack
+from steersman.dataplane.cluster.mirror import Mirror, pieces
+from steersman.dataplane.cluster.words import CHUNK_BYTES
+from steersman.hosting import files
+
+Ask = Callable[..., Awaitable[Any]]
+"""`ask(verb, *arguments)` of one host. Raises DriverError."""
+
+
+async def send(ask: Ask, path: Path, kind: str, name: str) -> None:
+    """Put a file on the host's node, if it is not there. Raises DriverError, OSError."""
+    if await ask("has", kind, name):
+        return
+    digest = await asyncio.to_thread(digest_of, path)
+    size = path.stat().st_size
+    token = f"{os.getpid()}.{digest}"
+    with path.open("rb") as file:
+        for offset in pieces(size, CHUNK_BYTES):
+            await ask("put", token, offset, file.read(CHUNK_BYTES))
+    await ask("place", token, kind, name, digest)
+
+
+async def send_checkpoint(ask: Ask, mirror: Mirror, lineage: str) -> None:
+    """Put the newest checkpoint of a rank's lineage on the host's node. Raises DriverError, OSError."""
+    step, folder = mirror.newest_checkpoint(), mirror.checkpoint_folder
+    if not step or folder is None or await ask("has", "checkpoint", f"{lineage}/{step}"):
+        return
+    archive = mirror.incoming(f"out-{step}")
+    await asyncio.to_thread(pack, folder / step, archive)
+    try:
+        await send(ask, archive, "checkpoint", f"{lineage}/{step}")
+    finally:
+        archive.unlink(missing_ok=True)
+
+
+async def fetch(ask: Ask, kind: str, name: str, into: Path) -> None:
+    """Get a file from the host's node. Raises DriverError, OSError."""
+    size = await ask("size", kind, name)
+    with into.open("wb") as file:
+        for offset in pieces(size, CHUNK_BYTES):
+            file.write(await ask("get", kind, name, offset))
+        file.flush()
+        os.fsync(file.fileno())
+    await ask("sent", kind, name)
+
+
+def workdir_package(folder: Path) -> bytes:
+    """A working folder as the engine carries it: an archive in a zip, for a zip keeps neither links nor modes.
+
+    The same content gives the same bytes. Raises OSError.
+    """
+    inner = io.BytesIO()
+    with tarfile.open(fileobj=inner, mode="w") as archive:
+        for path in sorted(folder.rglob("*")):
+            entry = archive.gettarinfo(path, arcname=str(path.relative_to(folder)))
+            entry.mtime, entry.uid, entry.gid, entry.uname, entry.gname = 0, 0, 0, "", ""
+            if entry.isfile():
+                with path.open("rb") as file:
+                    archive.addfile(entry, file)
+            else:
+                archive.addfile(entry)
+    outer = io.BytesIO()
+    with zipfile.ZipFile(outer, "w", zipfile.ZIP_DEFLATED) as package:
+        package.writestr(zipfile.ZipInfo(WORKDIR_TAR), inner.getvalue(), zipfile.ZIP_DEFLATED)
+    return outer.getvalue()
+
+
+def code_folder(home: Path, source: Path) -> list[str]:
+    """The packages that hosts need, copied to a folder of their own: what is shipped does not change while
+    Steersman is upgraded. `source` holds the packages. Raises OSError."""
+    wanted = [
+        path
+        for pattern in SHIPPED
+        for path in sorted(source.glob(pattern))
+        if path.is_file() and path.suffix == ".py"
+    ]
+    digest = hashlib.sha256()
+    for path in wanted:
+        digest.update(f"{path.relative_to(source)}\0".encode() + path.read_bytes())
+    folder = home / CODE / digest.hexdigest()[:16]
+    for path in wanted:
+        target = folder / path.relative_to(source)
+        if not target.exists():
+            target.parent.mkdir(mode=files.DIR_MODE, parents=True, exist_ok=True)
+            files.write_bytes(target, path.read_bytes())
+    return [str(folder / "steersman"), str(folder / "steersman_trainer")]
+
+
+CODE = "code"
+SHIPPED = (
+    "steersman/__init__.py",
+    "steersman/model/__init__.py",
+    "steersman/model/errors.py",
+    "steersman/ports/__init__.py",
+    "steersman/ports/run_dir.py",
+    "steersman/ports/replica_wire.py",
+    "steersman/hosting/__init__.py",
+    "steersman/hosting/claim.py",
+    "steersman/hosting/files.py",
+    "steersman/hosting/folders.py",
+    "steersman/dataplane/__init__.py",
+    "steersman/dataplane/shim/*.py",
+    "steersman/dataplane/replica/*.py",
+    "steersman/dataplane/cluster/*.py",
+    "steersman_trainer/*",
+)
