@@ -62,6 +62,16 @@ class Scanner:
         """Something was ordered of this rank: it may be new, or forgotten."""
         self._touched.append(key)
 
+    def order(self, key: RankKey) -> records.Order | None:
+        """The order of a rank on record; None when there is none that can be read."""
+        found = self._orders.get(key)
+        if found is None:
+            try:
+                found = records.read(self._runs / key.run / str(key.rank) / run_dir.ORDER, records.Order)
+            except DriverError:
+                return None
+        return found
+
     def scan(self) -> list[RankReport]:
         """Every rank that is not discarded, in order of key."""
         self._list()

@@ -20,12 +20,12 @@ class ClusterReport(msgspec.Struct, frozen=True, kw_only=True):
 class Clusters(Protocol):
     """The clusters of a fleet.
 
-    Contract: `observe` gives a report on each cluster that it can say something of: one that was declared an
-    instant ago may be missing. It changes nothing on a cluster but what joining it takes; a cluster that is not
-    named any more is left. It does not wait for a cluster that does not answer. `wait_changed` returns when
-    there may be news, or after the timeout.
+    Contract: `observe_clusters` gives a report on each cluster that it can say something of: one that was
+    declared an instant ago may be missing. It changes nothing on a cluster but what joining it takes; a
+    cluster that is not named any more is left. It does not wait for a cluster that does not answer.
+    `wait_clusters_changed` returns when there may be news, or after the timeout.
     """
 
-    async def observe(self, clusters: Sequence[Cluster]) -> Sequence[ClusterReport]: ...
+    async def observe_clusters(self, clusters: Sequence[Cluster]) -> Sequence[ClusterReport]: ...
 
-    async def wait_changed(self, timeout_ms: int) -> None: ...
+    async def wait_clusters_changed(self, timeout_ms: int) -> None: ...

@@ -5,8 +5,8 @@ per home, and the bridge, a process beside the control plane that speaks to both
     home/runs/… ◀──files── bridge ◀────────────── host                             (news: read only)
 
 The bridge is a process of its own because the engine's client may end the process it lives in, and because it
-must be of the cluster's version; so all of this imports the standard library, the engine, and of Steersman only
-what is standard library itself. Only `api` imports the engine.
+must be of the cluster's version; so all of this imports the standard library, the engine, and of Steersman
+only what is standard library itself. Only `api` imports the engine.
 
 Never in here: a decision, the journal, and a secret on a disk or in what the engine shows.
 """

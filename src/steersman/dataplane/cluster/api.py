@@ -1,9 +1,9 @@
 """The engine, Ray, as fence, hosts and bridge use it: the only module that imports it.
 
-What it names is public API of Ray, but for `ray.experimental.internal_kv` (where the fence keeps its epoch: the
-only store that lives as long as the cluster) and the upload of a package for a host that is made later, for
-which Ray has none. Tested with the version in the extra `ray`; another one is refused by Ray itself, as both
-ends must be of one version.
+What it names is public API of Ray, but for `ray.experimental.internal_kv` (where the fence keeps its epoch:
+the only store that lives as long as the cluster) and the upload of a package for a host that is made later,
+for which Ray has none. Tested with the version in the extra `ray`; another one is refused by Ray itself, as
+both ends must be of one version.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ Handle = Any
 """An actor's handle: Ray makes its methods at run time."""
 
 
-def connect(address: str, code: Sequence[str], environment: Mapping[str, Any]) -> dict[str, str]:
-    """Join a cluster as a driver. Raises whatever Ray raises; see `bridge.told`."""
+def connect(address: str, packages: Sequence[str]) -> dict[str, str]:
+    """Join a cluster as a driver that brings these packages. Raises whatever Ray raises; see `refused`."""
     context = ray.init(
         address=address,
         namespace=NAMESPACE,
-        runtime_env={**environment, "py_modules": list(code)},
+        runtime_env={"py_modules": list(packages)},
         log_to_driver=False,
         configure_logging=False,
         logging_level=logging.ERROR,
@@ -90,8 +90,8 @@ def refused(error: BaseException, address: str) -> DriverError:
     if "ersion mismatch" in text:
         return DriverError(
             f"the cluster at {address} is of another version: {' '.join(text.split())[:300]}",
-            hint=f"this is Ray {ray.__version__}; install the cluster's version, or name an interpreter that has "
-            "it with the cluster's `python`",
+            hint=f"this is Ray {ray.__version__}; install the cluster's version, or name an interpreter that "
+            "has it with the cluster's `python`",
             code="cluster-version",
         )
     if isinstance(error, ray.exceptions.AuthenticationError) or "uthentic" in text:
@@ -251,10 +251,14 @@ def uploaded(uri: str) -> bool:
 
 def remember(key: str, text: str) -> None:
     """Keep a word for as long as the cluster lives."""
-    internal_kv._internal_kv_put(key.encode(), text.encode(), overwrite=True, namespace=KV_NAMESPACE)
+    internal_kv._internal_kv_put(  # noqa: SLF001 - Ray has no public store of words
+        key.encode(), text.encode(), overwrite=True, namespace=KV_NAMESPACE
+    )
 
 
 def remembered(key: str) -> str:
     """A word that was kept; empty when there is none."""
-    found = internal_kv._internal_kv_get(key.encode(), namespace=KV_NAMESPACE)
+    found = internal_kv._internal_kv_get(  # noqa: SLF001 - as above
+        key.encode(), namespace=KV_NAMESPACE
+    )
     return "" if found is None else found.decode()

@@ -1,9 +1,11 @@
-"""Entry point: ``python bridge.py``, started by the Ray driver, one per cluster; ends with its standard input.
+"""Entry point: ``python bridge.py``, started by the Ray driver, one per cluster; ends with its standard
+input.
 
 It reads lines of JSON and answers each with one:
 
     {"id", "do": "connect" | "look" | "start" | "stop" | "interval" | "forget", …}
-    {"id", "value"} or {"id", "refused", "hint", "code"};   {"changed": true} when there is something to look at
+    {"id", "value"} or {"id", "refused", "hint", "code"};   {"changed": true} when there is something to look
+    at
 
 The token of the cluster is in its environment. What it learns of ranks it writes into the home (`mirror`); so
 it may die at any time, and the next one goes on.
@@ -15,12 +17,13 @@ import asyncio
 import json
 import os
 import sys
+import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-# Run as a file, this is the only way to find the package. Appended, so that nothing beside Steersman can stand
-# in for the engine or the standard library.
+# Run as a file, this is the only way to find the package. Appended, so that nothing beside Steersman can
+# stand in for the engine or the standard library.
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))  # noqa: PTH100, PTH120 - before the package can be found
 if ROOT not in sys.path:
     sys.path.append(ROOT)
@@ -28,7 +31,8 @@ if sys.path[0] == os.path.dirname(os.path.abspath(__file__)):  # noqa: PTH100, P
     del sys.path[0]  # else `import api` and the like would find the files beside this one
 
 from steersman.dataplane.cluster.session import Session  # noqa: E402 - needs the path
-from steersman.dataplane.cluster.words import answered  # noqa: E402 - needs the path
+from steersman.dataplane.cluster.words import answered, refusal  # noqa: E402 - needs the path
+from steersman.model.errors import DriverError  # noqa: E402 - needs the path
 
 LINE_BYTES_MAX = 64 * 1024 * 1024
 
@@ -54,7 +58,13 @@ class Bridge:
 
     async def _carry_out(self, asked: dict[str, Any]) -> None:
         number, verb = asked.pop("id"), asked.pop("do")
-        answer = await answered(lambda: self._do(verb, asked))
+        try:
+            answer = await answered(lambda: self._do(verb, asked))
+        except (
+            Exception
+        ) as error:  # a fault of ours or of the engine: nobody shall wait for the answer for ever
+            traceback.print_exc()
+            answer = refusal(DriverError(f"the bridge failed: {error!r}", code="bridge-failed"))
         self.say({"id": number, **answer})
 
     def _do(self, verb: str, asked: dict[str, Any]) -> Awaitable[Any]:

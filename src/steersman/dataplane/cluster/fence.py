@@ -1,14 +1,14 @@
 """The one place of a cluster through which every effect of a home passes: it knows the highest epoch.
 
-Theory of operation. The engine checks no epoch: whoever holds a handle may make and end actors. So the control
-plane makes none itself; it asks the fence of its home, a named actor of which there is at most one, and that
-refuses whoever comes with a lower epoch than it has seen. The epoch is kept where the cluster keeps its own
-state, so that a fence that was made anew knows it.
+Theory of operation. The engine checks no epoch: whoever holds a handle may make and end actors. So the
+control plane makes none itself; it asks the fence of its home, a named actor of which there is at most one,
+and that refuses whoever comes with a lower epoch than it has seen. The epoch is kept where the cluster keeps
+its own state, so that a fence that was made anew knows it.
 
-It also keeps the leases. A host renews its lease while it reaches the fence, and its shim ends the rank when it
-could not for the lease's length. So a rank is dead for certain when the cluster says that its host is gone
-*and* the host has not been heard for longer than its lease: only then may it begin elsewhere. A fence that was
-made anew counts from its making.
+It also keeps the leases. A host renews its lease while it reaches the fence, and its shim ends the rank when
+it could not for the lease's length. So a rank is dead for certain when the cluster says that its host is gone
+*and* the host has not been heard for longer than its lease: only then may it begin elsewhere. A fence that
+was made anew counts from its making.
 
     host gone, node there       conclude: a new host on that node ends what is left, and records the end
     host gone, node gone        ``expired`` after lease and margin; unknown until then
@@ -18,6 +18,7 @@ made anew counts from its making.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,7 +26,6 @@ from typing import Any
 from steersman.dataplane.cluster import api
 from steersman.dataplane.cluster.words import (
     NAME,
-    PROTOCOL,
     fence_name,
     group_name,
     host_name,
@@ -46,6 +46,7 @@ class Fence:
 
     def __init__(self, spec: Mapping[str, Any], host_actor: type) -> None:
         self._home_id: str = spec["home_id"]
+        self._code: str = spec["code"]
         self._host_actor = host_actor
         self._made_at = time.monotonic()
         self._renewed: dict[tuple[str, int], float] = {}
@@ -58,8 +59,8 @@ class Fence:
         self._renewed[run, rank] = time.monotonic()
 
     async def hello(self) -> dict[str, Any]:
-        """What it speaks."""
-        return {"protocol": PROTOCOL, "epoch": self._epoch}
+        """Which code it runs: one of another is replaced, and hosts that are there are left as they are."""
+        return {"code": self._code, "epoch": self._epoch}
 
     def _accept(self, epoch: int) -> None:
         if epoch < self._epoch:
@@ -97,7 +98,9 @@ class Fence:
         mine = wish["gang"][rank]
         placed = {**mine, "group": reservation, "bundle": rank, "environment": wish["environment"]}
         self._renewed[run, rank] = time.monotonic()
-        handle = api.make_host(self._host_actor, host_name(self._home_id, run, rank), placed, self._spec(wish))
+        handle = api.make_host(
+            self._host_actor, host_name(self._home_id, run, rank), placed, self._spec(wish)
+        )
         try:
             said = await api.value(handle.hello.remote(), MAKE_SECONDS_MAX)
         except api.ERRORS as error:
@@ -133,7 +136,7 @@ class Fence:
             asked = ", ".join(f"{key} {amount:g}" for key, amount in gang[wish["rank"]]["resources"].items())
             raise DriverError(
                 f"the cluster has not given {asked} within {GRANT_SECONDS_MAX:.0f} s",
-                hint="another program on the cluster holds it: `ray status` there shows which; it is tried again",
+                hint="another program on the cluster holds it (see `ray status` there); it is tried again",
                 code="cluster-busy",
             )
         return reservation
@@ -172,10 +175,8 @@ class Fence:
         self._accept(epoch)
         handle = await asyncio.to_thread(api.find, host_name(self._home_id, run, rank))
         if handle is not None:
-            try:
+            with contextlib.suppress(*api.ERRORS):  # gone: what it left is found by the next host of its node
                 await api.value(handle.do.remote("clean", []), CALL_SECONDS_MAX)
-            except api.ERRORS:
-                pass  # it is gone: what it left is found by the next host of its node
             api.end(handle)
         self._renewed.pop((run, rank), None)
         await self._tidy(run)

@@ -1,10 +1,10 @@
 """One rank on a node of the cluster: its folder there, its shim, and what there is to tell of it.
 
 Theory of operation. The node has a home like the control plane's, with the same folders, so that shim and
-trainer find what they know. The host puts there what the rank needs, begins the shim through the same claim as
-the local driver, and hands out what changed: small files whole, output from where the reader stands, the names
-of new checkpoints. It keeps nothing that is not in the folder, except the lifeline: the shim ends the rank when
-this process is gone, or when `beat` was not called for the length of the lease.
+trainer find what they know. The host puts there what the rank needs, begins the shim through the same claim
+as the local driver, and hands out what changed: small files whole, output from where the reader stands, the
+names of new checkpoints. It keeps nothing that is not in the folder, except the lifeline: the shim ends the
+rank when this process is gone, or when `beat` was not called for the length of the lease.
 
 All methods block; the engine's actor calls them in threads.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import json
 import os
 import shlex
@@ -49,6 +50,7 @@ def node_home(base: str, home_id: str, node_id: str) -> Path:
     top = Path(base or tempfile.gettempdir()) / f"steersman-{os.getuid()}"
     path = top / home_id / node_id[:16]
     try:
+        top.mkdir(mode=files.DIR_MODE, parents=True, exist_ok=True)
         path.mkdir(mode=files.DIR_MODE, parents=True, exist_ok=True)
         status = top.lstat()
     except OSError as error:
@@ -144,7 +146,7 @@ class Host:
         output = self._folder.parent / run_dir.OUTPUT
         for made in (output, checkpoints):
             made.mkdir(mode=files.DIR_MODE, parents=True, exist_ok=True)
-        trainer = place_sdk(home, Path(sys.modules["steersman_trainer"].__path__[0]))
+        trainer = place_sdk(home, _trainer())
         program, python = job.pop("program"), job.pop("python")
         if program == "replica":
             job["command"] = "exec " + shlex.join(replica_argv(python or sys.executable))
@@ -186,6 +188,11 @@ class Host:
         """End what a host that is gone left behind, and record it. Raises DriverError, OSError."""
         if (self._folder / run_dir.ORDER).exists():
             claim.conclude(self._shims, self._folder)
+            return
+        self._folder.mkdir(mode=files.DIR_MODE, parents=True, exist_ok=True)
+        with files.flocked(self._folder / run_dir.FENCE):
+            if not (self._folder / run_dir.ORDER).exists():
+                files.write_json(self._folder / run_dir.EXIT, lost("its host ended before it began"))
 
     def clean(self) -> None:
         """Forget an ended rank's files; what others may use again stays. Raises OSError."""
@@ -232,7 +239,12 @@ class Host:
         log, place = self._output(cursor.get("log"))
         if run_dir.EXIT in told and len(log) == LOG_BYTES_MAX:
             del told[run_dir.EXIT], seen[run_dir.EXIT]  # its output first
-        return {"told": told, "log": log, "saved": saved, "cursor": {"seen": seen, "log": place, "saved": saved}}
+        return {
+            "told": told,
+            "log": log,
+            "saved": saved,
+            "cursor": {"seen": seen, "log": place, "saved": saved},
+        }
 
     def _saved(self) -> list[str]:
         """The published checkpoints of this rank's lineage, by name, oldest first; rank 0 tells of them."""
@@ -309,6 +321,19 @@ class Host:
         return self._home / INCOMING / f"{self._run}.{self._rank}.{name.replace('/', '.')}.tar"
 
 
+def lost(detail: str, cause: str = "lost", *, stopped: bool = False) -> dict[str, Any]:
+    """An end that no shim could record."""
+    return {
+        "exit_code": None,
+        "signal": None,
+        "cause": cause,
+        "detail": detail,
+        "at_ms": time.time_ns() // 1_000_000,
+        "stop_delivered": stopped,
+        "artifacts": [],
+    }
+
+
 def environ(inherited: Mapping[str, str], python: str) -> dict[str, str]:
     """What a program inherits: not the engine's own variables, and its interpreter comes first."""
     kept = {
@@ -319,6 +344,14 @@ def environ(inherited: Mapping[str, str], python: str) -> dict[str, str]:
     kept["PATH"] = os.pathsep.join(filter(None, [str(Path(python).parent), kept.get("PATH", "")]))
     kept.pop("PYTHONPATH", None)  # the engine's way of bringing Steersman here
     return kept
+
+
+def _trainer() -> Path:
+    """The folder of the trainer package, which came with this one."""
+    found = importlib.util.find_spec("steersman_trainer")
+    if found is None or found.origin is None:
+        raise DriverError("the trainer package did not come to this node", hint="install Steersman again")
+    return Path(found.origin).parent
 
 
 def pack(folder: Path, into: Path) -> None:
@@ -339,7 +372,7 @@ def unpack(archive: Path, target: Path) -> None:
                 inside = Path(member.name)
                 if inside.is_absolute() or ".." in inside.parts or not _plain(member):
                     raise DriverError(f"{archive.name} holds {member.name!r}, which is not taken")
-                opened.extract(member, partial)  # noqa: S202 - every name was looked at
+                opened.extract(member, partial)
         os.sync()  # cut short by a power cut it would pass for whole after the rename
         if not target.is_dir():
             partial.rename(target)

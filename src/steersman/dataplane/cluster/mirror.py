@@ -1,7 +1,8 @@
 """The folder of a rank in the control plane's home, kept like the one on the node where it runs.
 
     order.json, epoch.json           written here before anything is asked of the cluster: the claim
-    cluster.json                     {"node_id", "begun", "cursor"}: where it is, whether it may have begun there,
+    cluster.json                     {"node_id", "begun", "cursor"}: where it is, whether it may have begun
+    there,
                                      and up to where its news are here
     started, ready, progress, exit   as on the node; exit last, when all that it rests on is here
     logs/                            its output, in the same pieces
@@ -15,12 +16,11 @@ import contextlib
 import json
 import os
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from steersman.dataplane.cluster.host import digest_of, unpack
+from steersman.dataplane.cluster.host import digest_of, lost, unpack
 from steersman.dataplane.shim.logs import LogWriter
 from steersman.hosting import claim, files
 from steersman.model.errors import DriverError
@@ -78,7 +78,7 @@ class Mirror:
         return (self.folder / run_dir.ORDER).exists()
 
     def claim(self, epoch: int, order: Mapping[str, Any]) -> bool:
-        """Put the order on record before anything is done; False: it has ended. Raises DriverError, OSError."""
+        """Put the order on record before anything is done; False: it has ended. Raises DriverError."""
         self.folder.mkdir(mode=files.DIR_MODE, parents=True, exist_ok=True)
         with files.flocked(self.folder / run_dir.FENCE):
             claim.refuse_stale(self.folder, epoch)
@@ -136,16 +136,7 @@ class Mirror:
 
     def conclude(self, cause: str, detail: str, *, stopped: bool = False) -> None:
         """Record an end that no shim could tell. Raises OSError."""
-        record = {
-            "exit_code": None,
-            "signal": None,
-            "cause": cause,
-            "detail": detail,
-            "at_ms": time.time_ns() // 1_000_000,
-            "stop_delivered": stopped,
-            "artifacts": [],
-        }
-        self.take_end(json.dumps(record).encode())
+        self.take_end(json.dumps(lost(detail, cause, stopped=stopped)).encode())
 
     def close(self) -> None:
         """Let go of the log."""
@@ -197,7 +188,9 @@ class Mirror:
     def take_artifact(self, digest: str, path: Path) -> None:
         """Store one that was fetched. Raises DriverError when it is damaged, OSError."""
         if digest_of(path) != digest:
-            raise DriverError(f"the artifact {digest[:12]} came damaged from its node", hint="it is fetched again")
+            raise DriverError(
+                f"the artifact {digest[:12]} came damaged from its node", hint="it is fetched again"
+            )
         target = self.artifact(digest)
         target.parent.mkdir(mode=files.DIR_MODE, parents=True, exist_ok=True)
         path.chmod(0o400)

@@ -1,12 +1,12 @@
 """The bridge's life with one cluster: what the driver asks for, and the news of every rank.
 
-Theory of operation. Effects go to the fence, in the order of the driver's port: claimed in the mirror first, then
-made, shipped and begun on the node; every step finds what an earlier try has done. News are followed by one task
-a rank, which waits at the rank's host. A watch compares once a second what the cluster has with what the home
-expects, and settles what has no host any more (see `fence` for when that is certain).
+Theory of operation. Effects go to the fence, in the order of the driver's port: claimed in the mirror first,
+then made, shipped and begun on the node; every step finds what an earlier try has done. News are followed by
+one task a rank, which waits at the rank's host. A watch compares once a second what the cluster has with
+what the home expects, and settles what has no host any more (see `fence` for when that is certain).
 
-What the driver is told of a rank: true, its host answers; false, nothing of it has ever begun; null, nobody can
-tell now.
+What the driver is told of a rank: true, its host answers; false, nothing of it has ever begun; null, nobody
+can tell now.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 from steersman.dataplane.cluster import api, ship
 from steersman.dataplane.cluster.actors import FenceActor
 from steersman.dataplane.cluster.mirror import Mirror, mirrored
-from steersman.dataplane.cluster.words import PROTOCOL, fence_name, host_name, opened
+from steersman.dataplane.cluster.words import fence_name, host_name, opened
 from steersman.model.errors import DriverError
 from steersman.ports import run_dir
 
@@ -42,7 +42,8 @@ Key = tuple[str, int]
 
 
 class Session:
-    """One cluster. `source` holds Steersman's packages; `changed` is called when there is something to look at."""
+    """One cluster. `source` holds Steersman's packages; `changed` is called when there is something to look
+    at."""
 
     def __init__(self, settings: Mapping[str, Any], source: Path, changed: Callable[[], None]) -> None:
         self._cluster: dict[str, Any] = settings["cluster"]
@@ -50,6 +51,7 @@ class Session:
         self._home_id: str = settings["home_id"]
         self._source, self._changed = source, changed
         self._epoch = 0
+        self._code = ""
         self._mirrors: dict[Key, Mirror] = {}
         self._locks: dict[Key, asyncio.Lock] = {}
         self._followers: dict[Key, asyncio.Task[None]] = {}
@@ -59,11 +61,13 @@ class Session:
         self._problem = ""
 
     async def connect(self) -> dict[str, Any]:
-        """Join, look whether the cluster is closed to strangers, find or make the fence. Raises DriverError."""
-        code = ship.code_folder(self._home, self._source)
+        """Join, see that it is closed to strangers, find or make the fence. Raises DriverError."""
+        folder = ship.code_folder(self._home, self._source)
+        self._code = folder.name
+        packages = [str(folder / package) for package in ship.PACKAGES]
         try:
-            found = api.connect(self._cluster["address"], code, {})
-        except Exception as error:  # noqa: BLE001 - Ray raises many kinds, and any of them means the same
+            found = api.connect(self._cluster["address"], packages)
+        except Exception as error:
             raise api.refused(error, self._cluster["address"]) from error
         await asyncio.to_thread(self._check_dashboard, found["dashboard"])
         await self._fence()
@@ -101,11 +105,11 @@ class Session:
         try:
             if handle is not None:
                 said = opened(await api.value(handle.do.remote("hello", []), FENCE_SECONDS_MAX))
-                if said["protocol"] == PROTOCOL:
+                if said.get("code") == self._code:
                     return handle
                 api.end(handle)  # of another version; the epoch is kept beside it
                 await self._until_gone(name)
-            handle = api.make_fence(FenceActor, name, {"home_id": self._home_id})
+            handle = api.make_fence(FenceActor, name, {"home_id": self._home_id, "code": self._code})
             opened(await api.value(handle.do.remote("hello", []), FENCE_SECONDS_MAX))
         except api.ERRORS as error:
             raise api.told(error, "the fence on the cluster's head does not answer") from error
@@ -113,7 +117,7 @@ class Session:
 
     async def _until_gone(self, name: str) -> None:
         deadline = time.monotonic() + FENCE_SECONDS_MAX
-        while await asyncio.to_thread(api.find, name) is not None and time.monotonic() < deadline:
+        while await asyncio.to_thread(api.find, name) is not None and time.monotonic() < deadline:  # noqa: ASYNC110 - the cluster tells nobody
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _order(self, verb: str, *arguments: Any, seconds: float = CALL_SECONDS_MAX) -> Any:
@@ -142,7 +146,9 @@ class Session:
 
     # What the driver asks for.
 
-    async def start(self, order: dict[str, Any], epoch: int, wish: dict[str, Any], files: dict[str, Any]) -> None:
+    async def start(
+        self, order: dict[str, Any], epoch: int, wish: dict[str, Any], files: dict[str, Any]
+    ) -> None:
         """Begin a rank or find it. Raises DriverError, OSError.
 
         `order`: as for this machine, with `lineage`; `wish`: see `Fence.make`, without environment; `files`:
@@ -155,16 +161,22 @@ class Session:
                 return
             self._mirrors[key] = mirror
             self._epoch = max(self._epoch, epoch)
-            if mirror.begun:
-                await self._order("take", epoch)
-                return
-            try:
-                await self._make(mirror, epoch, wish, files)
-            except (DriverError, OSError):
-                await self._undo(mirror, epoch)
-                raise
-            await self._order("begin", epoch, *key, order["there"], files["secrets"])
+            if not mirror.begun:
+                try:
+                    await self._make(mirror, epoch, wish, files)
+                except (DriverError, OSError):
+                    await self._undo(mirror, epoch)
+                    raise
+            await self._begin(mirror, epoch, order["there"], files["secrets"])
         self._follow(mirror)
+
+    async def _begin(self, mirror: Mirror, epoch: int, order: dict[str, Any], secrets: Any) -> None:
+        """Once more, if need be: the host knows whether it has begun."""
+        try:
+            await self._order("begin", epoch, *mirror.key, order, secrets)
+        except DriverError as error:
+            if error.code != "no-host":
+                raise  # else the watch finds out what became of it
 
     async def _make(self, mirror: Mirror, epoch: int, wish: dict[str, Any], files: dict[str, Any]) -> None:
         """A host on the node with all that the rank needs there."""

@@ -26,7 +26,7 @@ async def send(ask: Ask, path: Path, kind: str, name: str) -> None:
     if await ask("has", kind, name):
         return
     digest = await asyncio.to_thread(digest_of, path)
-    size = path.stat().st_size
+    size = os.stat(path).st_size  # noqa: PTH116 - an instant, and what is read next blocks as long
     token = f"{os.getpid()}.{digest}"
     with path.open("rb") as file:
         for offset in pieces(size, CHUNK_BYTES):
@@ -59,7 +59,8 @@ async def fetch(ask: Ask, kind: str, name: str, into: Path) -> None:
 
 
 def workdir_package(folder: Path) -> bytes:
-    """A working folder as the engine carries it: an archive in a zip, for a zip keeps neither links nor modes.
+    """A working folder as the engine carries it: an archive in a zip, for a zip keeps neither links nor
+    modes.
 
     The same content gives the same bytes. Raises OSError.
     """
@@ -79,9 +80,9 @@ def workdir_package(folder: Path) -> bytes:
     return outer.getvalue()
 
 
-def code_folder(home: Path, source: Path) -> list[str]:
-    """The packages that hosts need, copied to a folder of their own: what is shipped does not change while
-    Steersman is upgraded. `source` holds the packages. Raises OSError."""
+def code_folder(home: Path, source: Path) -> Path:
+    """A folder that holds `PACKAGES` as hosts need them, named by their content: what is shipped does not
+    change while Steersman is upgraded. `source` holds the packages. Raises OSError."""
     wanted = [
         path
         for pattern in SHIPPED
@@ -97,10 +98,11 @@ def code_folder(home: Path, source: Path) -> list[str]:
         if not target.exists():
             target.parent.mkdir(mode=files.DIR_MODE, parents=True, exist_ok=True)
             files.write_bytes(target, path.read_bytes())
-    return [str(folder / "steersman"), str(folder / "steersman_trainer")]
+    return folder
 
 
 CODE = "code"
+PACKAGES = ("steersman", "steersman_trainer")
 SHIPPED = (
     "steersman/__init__.py",
     "steersman/model/__init__.py",

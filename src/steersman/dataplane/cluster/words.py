@@ -13,8 +13,6 @@ from typing import Any
 from steersman.model.errors import DriverError
 
 NAMESPACE = "steersman"
-PROTOCOL = 1
-"""A fence that speaks another one is replaced; hosts are left as they are, and read as far as known."""
 CHUNK_BYTES = 4 * 1024 * 1024
 NAME = re.compile(r"steersman\.(?P<home>[0-9a-f]+)\.(?P<run>[a-z0-9][a-z0-9.-]*)\.(?P<rank>[0-9]+)")
 

@@ -11,9 +11,9 @@ started has saved. At the deadline everything is killed, again and again, until 
 recorded when it is proven.
 
 A rank on a machine that can be cut off from its cluster hangs on a lifeline: a pipe on which whoever hosts it
-writes for as long as the cluster answers there. When nothing came for so long, or the other end is closed, all
-of it is killed and ``lost``: elsewhere it may be begun again from then on. The time is the shim's own, and
-counts what the machine slept through.
+writes for as long as the cluster answers there. When nothing came for so long, or the other end is closed,
+all of it is killed and ``lost``: elsewhere it may be begun again from then on. The time is the shim's own,
+and counts what the machine slept through.
 """
 
 # ruff: noqa: PTH116, PTH118 - pathlib costs every shim 3 ms and 0.5 MB
