@@ -8,6 +8,8 @@ from steersman.model.ids import NodeId
 from steersman.model.resources import Device
 
 DEFAULT_SITE = "local"
+LOCAL = "local"
+LEASE_MS_DEFAULT = 30_000
 
 Market = Literal["on-demand", "spot", "reserved"]
 
@@ -57,7 +59,7 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     runtime_env: str = "{}"
     node_dir: str = ""
     shared_dir: str = ""
-    lease_ms: int = 30_000
+    lease_ms: int = LEASE_MS_DEFAULT
     site: str = DEFAULT_SITE
     zone: str = ""
     pool: str = ""
@@ -65,9 +67,23 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     price_usd_micro_per_hour: int | None = None
 
 
-def serves(node: Node, pools: tuple[str, ...]) -> bool:
-    """Whether work that names these pools may go to the node. Spot takes only work that names its pool."""
-    return node.pool in pools if pools else node.market != "spot"
+def infra_of(node: Node) -> str:
+    """Where a node belongs, as a job names it: ``local`` for one that is of no cluster, else ``ray/gpu``."""
+    return f"{node.driver}/{node.cluster}" if node.cluster else LOCAL
+
+
+def is_within(infra: str, asked: str) -> bool:
+    """Whether a node's infrastructure is what is asked for: ``ray`` is any cluster of Ray, empty anything."""
+    return not asked or infra == asked or infra.startswith(f"{asked}/")
+
+
+def serves(node: Node, pools: tuple[str, ...], infra: str = "") -> bool:
+    """Whether work that names these pools and this infrastructure may go to the node.
+
+    Spot takes only work that names its pool.
+    """
+    here = node.pool in pools if pools else node.market != "spot"
+    return here and (not infra or is_within(infra_of(node), infra))
 
 
 class Fleet(msgspec.Struct, frozen=True, kw_only=True):

@@ -60,9 +60,7 @@ class Bridge:
         number, verb = asked.pop("id"), asked.pop("do")
         try:
             answer = await answered(lambda: self._do(verb, asked))
-        except (
-            Exception
-        ) as error:  # a fault of ours or of the engine: nobody shall wait for the answer for ever
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody shall wait for ever
             traceback.print_exc()
             answer = refusal(DriverError(f"the bridge failed: {error!r}", code="bridge-failed"))
         self.say({"id": number, **answer})
@@ -71,7 +69,8 @@ class Bridge:
         if verb == "connect":
             return self._connect(asked)
         assert self._session is not None, "the driver connects first"
-        return getattr(self._session, verb)(**asked)
+        work: Awaitable[Any] = getattr(self._session, verb)(**asked)
+        return work
 
     async def _connect(self, asked: dict[str, Any]) -> dict[str, Any]:
         session = Session(asked, Path(ROOT), lambda: self.say({"changed": True}))

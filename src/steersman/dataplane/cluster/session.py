@@ -294,7 +294,7 @@ class Session:
             said = await self._ask(key)("order")
         except DriverError:
             return
-        order = json.loads(said["text"]) if said else {"decision": "", "epoch": 0}
+        order: dict[str, Any] = json.loads(said["text"]) if said else {"decision": "", "epoch": 0}
         here = {**order, "driver": "ray", "cluster": self._cluster["name"], "checkpoint_dir": ""}
         mirror.claim(mirror.recorded_epoch() if mirror.claimed() else int(order.get("epoch", 0)), here)
         there = await self._ask(key)("where")

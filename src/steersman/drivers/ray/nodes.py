@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from steersman.model.decisions import Placement
+from steersman.model.devices import modes_of
 from steersman.model.fleet import Cluster, Node
 from steersman.model.ids import DeviceId, NodeId
 from steersman.model.resources import WHOLE_MILLI, Device
@@ -61,7 +62,7 @@ def _node(cluster: Cluster, name: NodeId, raw: Mapping[str, Any]) -> Node:
         site=cluster.site,
         cpu_milli=int(resources.get("CPU", 0) * 1000),
         memory_bytes=int(resources.get("memory", 0)) * MEMORY_SHARE_PERCENT // 100,
-        devices=tuple(_devices(resources, labels)),
+        devices=tuple(_devices(name, resources, labels)),
         labels=tuple(sorted(kept.items())),
         zone=zone,
         pool=cluster.pool,
@@ -71,11 +72,11 @@ def _node(cluster: Cluster, name: NodeId, raw: Mapping[str, Any]) -> Node:
     )
 
 
-def _devices(resources: Mapping[str, float], labels: Mapping[str, str]) -> Iterable[Device]:
+def _devices(name: str, resources: Mapping[str, float], labels: Mapping[str, str]) -> Iterable[Device]:
     for kind, amount in sorted(_kinds(resources, labels).items()):
-        slug = _NOT_NAME.sub("-", kind.lower()).strip("-")
+        sharing = tuple(mode for mode in modes_of(kind) if mode == "time-slice")
         for number in range(amount):
-            yield Device(id=DeviceId(f"{slug}-{number}"), kind=kind)
+            yield Device(id=DeviceId(f"{name}/{kind}-{number}"), kind=kind, sharing=sharing)
 
 
 def _kinds(resources: Mapping[str, float], labels: Mapping[str, str]) -> dict[str, int]:
