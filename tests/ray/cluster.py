@@ -1,7 +1,8 @@
-"""A real Ray cluster on this machine: a head and nodes, each with an address of its own where that is permitted.
+"""A real Ray cluster on this machine: a head and nodes, each with an address of its own where possible.
 
-As root, every node gets a network namespace on a bridge, so that it has its own address and its link can be cut;
-otherwise all share one address. Nodes are started one at a time: several at once on a loaded machine time out.
+As root, every node gets a network namespace on a bridge, so that it has its own address and its link can be
+cut; otherwise all share one address. Nodes are started one at a time: several at once on a loaded machine
+time out.
 Everything is ended by the process ids of what was started here, and by nothing else.
 """
 
@@ -11,6 +12,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -160,8 +162,8 @@ class RayCluster:
             )
         deadline = time.monotonic() + START_SECONDS_MAX
         while STARTED not in (text := log.read_text(errors="replace")):
-            ended = node.process.poll() is not None
-            assert not ended and time.monotonic() < deadline, f"{node.name} did not come up: {text[-2000:]}"
+            if node.process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"{node.name} did not come up: {text[-2000:]}")
             time.sleep(0.1)
 
     # Faults.
@@ -262,8 +264,6 @@ def may_make_namespaces() -> bool:
 
 def host_address() -> str:
     """The address by which this machine names itself to others; Ray takes no loopback address."""
-    import socket
-
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))  # sends nothing
@@ -273,8 +273,6 @@ def host_address() -> str:
 
 
 def free_port() -> int:
-    import socket
-
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])

@@ -19,7 +19,7 @@ from steersman.decide.pack import Packer, is_due
 from steersman.decide.pack_price import Size
 from steersman.model.decisions import Placement
 from steersman.model.devices import will_do
-from steersman.model.fleet import LOCAL, Node, infra_of, is_within
+from steersman.model.fleet import LOCAL, Node, is_within
 from steersman.model.ids import DeviceId, NodeId
 from steersman.model.packing import Ask, Basis, PackingUpdate
 from steersman.model.resources import ALTERNATIVES, ANY_KIND, WHOLE_MILLI
@@ -218,7 +218,7 @@ def look_at(node: Node) -> Look:
         cut=any("mig" in device.sharing for device in node.devices),
         spot=node.market == "spot",
         pool=node.pool,
-        infra=infra_of(node),
+        infra=node.infra,
     )
     return Look(node, flavor, tuple(sorted(device.id for device in node.devices)))
 

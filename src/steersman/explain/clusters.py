@@ -13,7 +13,7 @@ LACKING = frozenset({Code.NO_INFRA, Code.NO_NODES})
 def troubled(snapshot: Snapshot, infra: str) -> Iterator[ClusterState]:
     """The clusters of an infrastructure that could not be asked."""
     for state in snapshot.clusters:
-        if state.problem and is_within(f"{state.spec.driver}/{state.spec.name}", infra):
+        if state.problem and is_within(state.spec.infra, infra):
             yield state
 
 

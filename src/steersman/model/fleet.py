@@ -20,8 +20,8 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     `driver` names the adapter that acts on it (``local`` is this machine's processes). `cpu_milli` and
     `memory_bytes` are what Steersman may hand out, which can be less than the machine has. `zone` is its part
     of the site, `pool` the like nodes that it is one of. `market` is how it is paid for: ``spot`` capacity
-    may be taken away. `price_usd_micro_per_hour` None: unknown, which is not 0. `cluster` is the one that it
-    was found on.
+    may be taken away. `price_usd_micro_per_hour` None: unknown, which is not 0. `infra` is where it
+    belongs, as a job names it: ``local``, or engine and cluster: ``ray/gpu``.
     """
 
     id: NodeId
@@ -35,7 +35,12 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     pool: str = ""
     market: Market = "on-demand"
     price_usd_micro_per_hour: int | None = None
-    cluster: str = ""
+    infra: str = LOCAL
+
+    @property
+    def cluster(self) -> str:
+        """The name of the cluster that it was found on; empty for a declared node."""
+        return "" if self.infra == LOCAL else self.infra.partition("/")[2]
 
 
 class Cluster(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,10 +71,10 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     market: Market = "on-demand"
     price_usd_micro_per_hour: int | None = None
 
-
-def infra_of(node: Node) -> str:
-    """Where a node belongs, as a job names it: ``local`` for one that is of no cluster, else ``ray/gpu``."""
-    return f"{node.driver}/{node.cluster}" if node.cluster else LOCAL
+    @property
+    def infra(self) -> str:
+        """What a job writes to run on it."""
+        return f"{self.driver}/{self.name}"
 
 
 def is_within(infra: str, asked: str) -> bool:
@@ -83,7 +88,7 @@ def serves(node: Node, pools: tuple[str, ...], infra: str = "") -> bool:
     Spot takes only work that names its pool.
     """
     here = node.pool in pools if pools else node.market != "spot"
-    return here and (not infra or is_within(infra_of(node), infra))
+    return here and (not infra or is_within(node.infra, infra))
 
 
 class Fleet(msgspec.Struct, frozen=True, kw_only=True):

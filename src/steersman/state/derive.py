@@ -6,7 +6,6 @@ makes all of them from the base tables. Both call the functions below, and a pro
 
 from typing import NamedTuple, TypeVar
 
-from steersman.model.fleet import infra_of
 from steersman.model.ids import QueueName, WorkloadName
 from steersman.model.mig import MEMORY_SLICES, memory_of
 from steersman.model.queue import Amounts
@@ -291,7 +290,7 @@ def node_size(state: NodeState | None) -> NodeSize | None:
         count_kinds(node.devices),
         (node.site, node.zone),
         spot=node.market == "spot",
-        infra=infra_of(node),
+        infra=node.infra,
     )
 
 

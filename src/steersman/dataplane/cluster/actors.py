@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 
 from steersman.dataplane.cluster import api
 from steersman.dataplane.cluster.fence import Fence
-from steersman.dataplane.cluster.host import Host, node_home
+from steersman.dataplane.cluster.host import Host, Place, node_home
 from steersman.dataplane.cluster.words import Answer, answered, fence_name
 
 BEATS_A_LEASE = 6
@@ -35,7 +36,8 @@ class HostActor:
             if self._host is None:
                 spec = self._spec
                 home = node_home(spec["node_dir"], spec["home_id"], self._node_id)
-                self._host = Host(home, self._node_id, spec["run"], spec["rank"], spec["lease_ms"])
+                place = Place(home, self._node_id, os.environ)
+                self._host = Host(place, spec["run"], spec["rank"], spec["lease_ms"])
             return self._host
 
     def _beat(self) -> None:

@@ -14,7 +14,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import ray
 from ray._private.runtime_env import packaging
 from ray.experimental import internal_kv
 from ray.util.placement_group import (
@@ -25,6 +24,7 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
+import ray
 from steersman.dataplane.cluster.words import NAMESPACE
 from steersman.model.errors import DriverError
 
@@ -35,6 +35,9 @@ KV_NAMESPACE = b"steersman"
 
 ERRORS = (ray.exceptions.RayError, TimeoutError, asyncio.TimeoutError)
 """What a call of an actor may raise: it is gone, its environment could not be made, it does not answer."""
+
+JOIN_ERRORS = (ray.exceptions.RayError, OSError, RuntimeError, ValueError, TimeoutError, AssertionError)
+"""What joining a cluster may raise: Ray checks some of what it finds there by assertions."""
 
 Handle = Any
 """An actor's handle: Ray makes its methods at run time."""

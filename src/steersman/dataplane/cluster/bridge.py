@@ -17,8 +17,8 @@ import asyncio
 import json
 import os
 import sys
-import traceback
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,16 +54,18 @@ class Bridge:
         asked = json.loads(line)
         task = asyncio.ensure_future(self._carry_out(asked))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(partial(self._ended, number=asked["id"]))
 
     async def _carry_out(self, asked: dict[str, Any]) -> None:
-        number, verb = asked.pop("id"), asked.pop("do")
-        try:
-            answer = await answered(lambda: self._do(verb, asked))
-        except Exception as error:  # noqa: BLE001 - whatever it is, nobody shall wait for ever
-            traceback.print_exc()
-            answer = refusal(DriverError(f"the bridge failed: {error!r}", code="bridge-failed"))
-        self.say({"id": number, **answer})
+        number, verb, asked = asked["id"], asked["do"], dict(asked)
+        del asked["id"], asked["do"]
+        self.say({"id": number, **await answered(lambda: self._do(verb, asked))})
+
+    def _ended(self, task: asyncio.Task[None], number: int) -> None:
+        """Nobody shall wait for the answer for ever, whatever went wrong."""
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.say({"id": number, **refusal(DriverError(f"the bridge failed: {error!r}"))})
 
     def _do(self, verb: str, asked: dict[str, Any]) -> Awaitable[Any]:
         if verb == "connect":

@@ -24,7 +24,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from steersman.dataplane.cluster.words import CHUNK_BYTES
 from steersman.dataplane.replica import replica_argv
@@ -66,13 +66,22 @@ def node_home(base: str, home_id: str, node_id: str) -> Path:
     return path
 
 
-class Host:
-    """One rank. `home` is the node's, `node_id` the engine's name of it."""
+class Place(NamedTuple):
+    """The node: Steersman's home there, the engine's name of it, and the variables of its processes."""
 
-    def __init__(self, home: Path, node_id: str, run: str, rank: int, lease_ms: int) -> None:
-        self._home, self._node_id, self._run, self._rank, self._lease_ms = home, node_id, run, rank, lease_ms
-        self._folder = claim.rank_dir(home, run, rank)
-        self._shims = Shims(shim_argv(sys.executable), environ(os.environ, sys.executable))
+    home: Path
+    node_id: str
+    inherited: Mapping[str, str]
+
+
+class Host:
+    """One rank."""
+
+    def __init__(self, place: Place, run: str, rank: int, lease_ms: int) -> None:
+        self._home, self._node_id = place.home, place.node_id
+        self._run, self._rank, self._lease_ms = run, rank, lease_ms
+        self._folder = claim.rank_dir(self._home, run, rank)
+        self._shims = Shims(shim_argv(sys.executable), environ(place.inherited, sys.executable))
         self._hears, self._feeds = os.pipe()
         os.set_blocking(self._feeds, False)
 

@@ -67,7 +67,7 @@ class Session:
         packages = [str(folder / package) for package in ship.PACKAGES]
         try:
             found = api.connect(self._cluster["address"], packages)
-        except Exception as error:
+        except api.JOIN_ERRORS as error:
             raise api.refused(error, self._cluster["address"]) from error
         await asyncio.to_thread(self._check_dashboard, found["dashboard"])
         await self._fence()
@@ -174,6 +174,7 @@ class Session:
         """Once more, if need be: the host knows whether it has begun."""
         try:
             await self._order("begin", epoch, *mirror.key, order, secrets)
+            self._heard_at[mirror.key] = time.monotonic()
         except DriverError as error:
             if error.code != "no-host":
                 raise  # else the watch finds out what became of it

@@ -68,7 +68,7 @@ def _node(cluster: Cluster, name: NodeId, raw: Mapping[str, Any]) -> Node:
         pool=cluster.pool,
         market="spot" if spot else cluster.market,
         price_usd_micro_per_hour=cluster.price_usd_micro_per_hour,
-        cluster=cluster.name,
+        infra=cluster.infra,
     )
 
 
