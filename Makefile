@@ -3,9 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Ray in an environment of its own: the clusters of the tests, and the bridges to them, run in it.
+RAY_VENV := .venvs/ray
+RAY_STAMP := $(RAY_VENV)/.installed
 CODE := src tests bench docs examples
 # One suite a folder, each under four minutes.
-SUITES := arch unit properties planted scenarios contract replay sim shim serving e2e
+SUITES := arch unit properties planted scenarios contract replay sim shim serving e2e ray
 PARALLEL := -n 2 --dist loadfile
 COVERED := $(BIN)/python -m coverage run -m pytest
 
@@ -18,6 +21,13 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[examples,onnx,otel]' --group dev
+	@touch $@
+
+$(RAY_STAMP): pyproject.toml
+	@echo "setting up $(RAY_VENV) (first time: about a minute)"
+	@$(PYTHON) -m venv $(RAY_VENV)
+	@$(RAY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	@$(RAY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[ray]' --group ray-tests
 	@touch $@
 
 # --- the main job ---
@@ -56,7 +66,11 @@ test-arch: $(STAMP)
 test-shim: $(STAMP)
 	@$(COVERED) tests/shim
 
-$(filter-out test-arch test-shim,$(SUITES:%=test-%)): test-%: $(STAMP)
+# One after another: its clusters are real and large.
+test-ray: $(STAMP) $(RAY_STAMP)
+	@STEERSMAN_TEST_RAY="$(CURDIR)/$(RAY_VENV)/bin" $(COVERED) tests/ray
+
+$(filter-out test-arch test-shim test-ray,$(SUITES:%=test-%)): test-%: $(STAMP)
 	@$(COVERED) tests/$* $(PARALLEL)
 
 # --- the gate ---
