@@ -11,6 +11,7 @@ from tests.properties.cluster_laws import Life
 from steersman.decide import fit
 from steersman.decide.placer import Flavor
 from steersman.model.events import ClusterObserved
+from steersman.model.fleet import serves
 from steersman.model.snapshot import RankEnd
 from steersman.state import fold
 
@@ -24,8 +25,7 @@ def _infra_is_forgotten(patch: Patch) -> None:
 
 
 def _any_cluster_is_every_cluster(patch: Patch) -> None:
-    real = fit.serves
-    patch.setattr(fit, "serves", lambda node, pools, infra: real(node, pools, infra.partition("/")[0]))
+    patch.setattr(fit, "serves", lambda node, pools, infra: serves(node, pools, infra.partition("/")[0]))
     patch.setattr(Flavor, "serves", lambda *_: True)
 
 

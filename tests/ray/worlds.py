@@ -25,7 +25,7 @@ def settings(cluster: RayCluster, home: Path, home_id: str, *, token: str | None
         home=home,
         home_id=home_id,
         python=str(cluster.ray / "python"),
-        bridge_argv=lambda python: (*cluster.run_in_head, *bridge_argv(python)),
+        bridge_argv=lambda python: (*cluster.run_in_head, *bridge_argv(home, python)),
         environ=os.environ,
         open_secret=lambda _name: cluster.token if token is None else token,
     )

@@ -5,6 +5,7 @@ import importlib.util
 import secrets as chance
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,7 +77,7 @@ def wired(settings: Settings, environ: Mapping[str, str]) -> Iterator[Wired]:
                 home=settings.home,
                 home_id=home_id,
                 python=sys.executable,
-                bridge_argv=bridge_argv,
+                bridge_argv=partial(bridge_argv, settings.home),
                 environ=environ,
                 open_secret=Secrets(settings.home).get,
             )

@@ -47,7 +47,7 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     """Machines that a distributed engine has joined: their nodes are found, not declared.
 
     `address` is where its head is reached. `token` names the secret that opens it; empty: none is needed.
-    `open_dashboard`: it may be used although strangers can run programs on it. `python` is an interpreter
+    `allow_open`: it may be used although strangers can run programs on it. `python` is an interpreter
     that has the engine; empty: Steersman's own. `runtime_env` is what the engine makes each rank's
     environment of, a JSON object. `node_dir` is the folder for Steersman's files on its nodes; empty: their
     temporary one. `shared_dir` is one that all nodes and this machine share. A rank that could not reach the
@@ -59,7 +59,7 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     driver: str = "ray"
     address: str
     token: str = ""
-    open_dashboard: bool = False
+    allow_open: bool = False
     python: str = ""
     runtime_env: str = "{}"
     node_dir: str = ""

@@ -82,7 +82,7 @@ def _cluster(fields: Fields) -> Cluster:
         driver=fields.require(keys_fleet.CLUSTER_INFRA),
         address=fields.require(keys_fleet.ADDRESS),
         token=fields.get_or(keys_fleet.TOKEN, ""),
-        open_dashboard=fields.get_or(keys_fleet.OPEN_DASHBOARD, False),
+        allow_open=fields.get_or(keys_fleet.ALLOW_OPEN, False),
         python=fields.get_or(keys_fleet.PYTHON, ""),
         runtime_env=fields.get_or(keys_fleet.RUNTIME_ENV_KEY, "{}"),
         node_dir=fields.get_or(keys_fleet.NODE_DIR, ""),

@@ -131,10 +131,10 @@ TOKEN: Key[str] = Key(
     note="the name of the secret that holds its token",
     origin="steersman",
 )
-OPEN_DASHBOARD: Key[bool] = Key(
-    name="open_dashboard",
+ALLOW_OPEN: Key[bool] = Key(
+    name="allow_open",
     shape=FLAG,
-    note="true: use it although whoever reaches its dashboard can run programs on it",
+    note="true: use it although whoever reaches it can run programs there: it asks for no token",
     origin="steersman",
 )
 PYTHON: Key[str] = Key(
@@ -175,7 +175,7 @@ CLUSTER_SECTION = Section(
         CLUSTER_INFRA,
         ADDRESS,
         TOKEN,
-        OPEN_DASHBOARD,
+        ALLOW_OPEN,
         PYTHON,
         RUNTIME_ENV_KEY,
         NODE_DIR,

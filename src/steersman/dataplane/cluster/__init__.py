@@ -15,9 +15,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from steersman.dataplane.cluster.shipped import code_folder
+
 __all__ = ["bridge_argv"]
 
+ROOT = Path(__file__).absolute().parents[3]
+BRIDGE = "steersman/dataplane/cluster/bridge.py"
 
-def bridge_argv(python: str) -> tuple[str, ...]:
-    """The command of a bridge. `python`: an interpreter that has the engine."""
-    return (python, str(Path(__file__).absolute().with_name("bridge.py")))
+
+def bridge_argv(home: Path, python: str) -> tuple[str, ...]:
+    """The command of a bridge of a home. `python`: an interpreter that has the engine. Raises OSError."""
+    return (python, str(code_folder(home, ROOT) / BRIDGE))

@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import grpc
 from ray._private.runtime_env import packaging
 from ray.experimental import internal_kv
 from ray.util.placement_group import (
@@ -28,6 +30,8 @@ import ray
 from steersman.dataplane.cluster.words import NAMESPACE
 from steersman.model.errors import DriverError
 
+WHO_ARE_YOU = "/ray.rpc.NodeInfoGcsService/GetClusterId"
+PROBE_SECONDS_MAX = 5.0
 HEAD = "node:__internal_head__"
 PIN_SECONDS = 600
 CONCURRENT_CALLS_MAX = 256
@@ -43,6 +47,31 @@ Handle = Any
 """An actor's handle: Ray makes its methods at run time."""
 
 
+def probe(address: str, token: str) -> None:
+    """Ask the head who it is, with a token or with none. Raises DriverError when it refuses or is silent.
+
+    Joining tells neither apart, and takes a minute to fail.
+    """
+    target = address.removeprefix("ray://")
+    header = [("authorization", f"Bearer {token}")] if token else []
+    with grpc.insecure_channel(target) as channel:
+        ask = channel.unary_unary(WHO_ARE_YOU)
+        try:
+            ask(b"", timeout=PROBE_SECONDS_MAX, metadata=header)
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+                raise DriverError(
+                    f"the cluster at {address} {'refuses the token' if token else 'asks for a token'}",
+                    hint="steer secret set NAME, with the cluster's token, and write `token: NAME`",
+                    code="cluster-token",
+                ) from error
+            raise DriverError(
+                f"the cluster at {address} cannot be reached: {_reason(error.details())}",
+                hint="is it up, and is the address that of its head as this machine reaches it?",
+                code="cluster-unreachable",
+            ) from error
+
+
 def connect(address: str, packages: Sequence[str]) -> dict[str, str]:
     """Join a cluster as a driver that brings these packages. Raises whatever Ray raises; see `refused`."""
     context = ray.init(
@@ -55,6 +84,16 @@ def connect(address: str, packages: Sequence[str]) -> dict[str, str]:
     )
     dashboard = getattr(context, "dashboard_url", None) or ""
     return {"dashboard": dashboard, "ray": ray.__version__}
+
+
+def _reason(details: str | None) -> str:
+    """The last of the causes that gRPC strings together."""
+    return (details or "no answer").rpartition("remote host: ")[2].rpartition("): ")[2]
+
+
+def token() -> str:
+    """The cluster's token, as Ray itself finds it; empty when this process was given none."""
+    return os.environ.get("RAY_AUTH_TOKEN", "")
 
 
 def disconnect() -> None:
@@ -96,12 +135,6 @@ def refused(error: BaseException, address: str) -> DriverError:
             hint=f"this is Ray {ray.__version__}; install the cluster's version, or name an interpreter that "
             "has it with the cluster's `python`",
             code="cluster-version",
-        )
-    if isinstance(error, ray.exceptions.AuthenticationError) or "uthentic" in text:
-        return DriverError(
-            f"the cluster at {address} refuses the token",
-            hint="steer secret set NAME, with the cluster's token, and name it as the cluster's `token`",
-            code="cluster-token",
         )
     return DriverError(
         f"the cluster at {address} cannot be reached: {_last_line(text)}",

@@ -22,13 +22,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-# Run as a file, this is the only way to find the package. Appended, so that nothing beside Steersman can
-# stand in for the engine or the standard library.
+# Run as a file, this is the only way to find the package. First, so that another version of Steersman that
+# the interpreter has does not stand in for this one: the folder holds nothing else. And not the folder of
+# this file, whose names would stand in for others.
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))  # noqa: PTH100, PTH120 - before the package can be found
-if ROOT not in sys.path:
-    sys.path.append(ROOT)
-if sys.path[0] == os.path.dirname(os.path.abspath(__file__)):  # noqa: PTH100, PTH120 - as above
-    del sys.path[0]  # else `import api` and the like would find the files beside this one
+sys.path[0] = ROOT
 
 from steersman.dataplane.cluster.session import Session  # noqa: E402 - needs the path
 from steersman.dataplane.cluster.words import answered, refusal  # noqa: E402 - needs the path

@@ -24,6 +24,7 @@ from typing import Any
 from steersman.dataplane.cluster import api, ship
 from steersman.dataplane.cluster.actors import FenceActor
 from steersman.dataplane.cluster.mirror import Mirror, mirrored
+from steersman.dataplane.cluster.shipped import PACKAGES
 from steersman.dataplane.cluster.words import fence_name, host_name, opened
 from steersman.model.errors import DriverError
 from steersman.ports import run_dir
@@ -41,17 +42,24 @@ LOOPBACK = ("127.", "localhost", "[::1]")
 Key = tuple[str, int]
 
 
-class Session:
-    """One cluster. `source` holds Steersman's packages; `changed` is called when there is something to look
-    at."""
+def _open(name: str, why: str) -> DriverError:
+    return DriverError(
+        f"the cluster {name} is open: {why}, so whoever reaches it can run programs there",
+        hint="start the cluster with RAY_AUTH_MODE=token and give its token, "
+        "or say `allow_open: true` in the fleet",
+        code="cluster-open",
+    )
 
-    def __init__(self, settings: Mapping[str, Any], source: Path, changed: Callable[[], None]) -> None:
+
+class Session:
+    """One cluster. `code` is the folder that all this runs from; `changed` is called when there are news."""
+
+    def __init__(self, settings: Mapping[str, Any], code: Path, changed: Callable[[], None]) -> None:
         self._cluster: dict[str, Any] = settings["cluster"]
         self._home = Path(settings["home"])
         self._home_id: str = settings["home_id"]
-        self._source, self._changed = source, changed
+        self._code, self._changed = code, changed
         self._epoch = 0
-        self._code = ""
         self._mirrors: dict[Key, Mirror] = {}
         self._locks: dict[Key, asyncio.Lock] = {}
         self._followers: dict[Key, asyncio.Task[None]] = {}
@@ -62,9 +70,8 @@ class Session:
 
     async def connect(self) -> dict[str, Any]:
         """Join, see that it is closed to strangers, find or make the fence. Raises DriverError."""
-        folder = ship.code_folder(self._home, self._source)
-        self._code = folder.name
-        packages = [str(folder / package) for package in ship.PACKAGES]
+        await asyncio.to_thread(self._check_closed)
+        packages = [str(self._code / package) for package in PACKAGES]
         try:
             found = api.connect(self._cluster["address"], packages)
         except api.JOIN_ERRORS as error:
@@ -78,9 +85,23 @@ class Session:
         self._watching = asyncio.ensure_future(self._watch())
         return found
 
+    def _check_closed(self) -> None:
+        """See that the head opens to the token alone. Raises DriverError."""
+        address, name = self._cluster["address"], self._cluster["name"]
+        api.probe(address, api.token())
+        if self._cluster["allow_open"] or address.removeprefix("ray://").startswith(LOOPBACK):
+            return
+        try:
+            api.probe(address, "")
+        except DriverError as error:
+            if error.code == "cluster-token":
+                return
+            raise
+        raise _open(name, f"its head at {address} asks for no token")
+
     def _check_dashboard(self, address: str) -> None:
-        """Refuse a cluster that lets strangers start programs. Raises DriverError."""
-        if not address or address.startswith(LOOPBACK) or self._cluster["open_dashboard"]:
+        """The same for its dashboard, if it has one that is reached from here. Raises DriverError."""
+        if not address or address.startswith(LOOPBACK) or self._cluster["allow_open"]:
             return
         try:
             with urllib.request.urlopen(f"http://{address}/api/jobs/", timeout=PROBE_SECONDS_MAX):
@@ -90,13 +111,7 @@ class Session:
                 return
         except (OSError, ValueError):
             return  # nobody answers from here
-        raise DriverError(
-            f"the dashboard of the cluster {self._cluster['name']} at {address} answers without a token: "
-            "whoever reaches it can run programs there",
-            hint="start the cluster with RAY_AUTH_MODE=token, or bind its dashboard to loopback, "
-            "or say `open_dashboard: true` in the fleet",
-            code="cluster-open",
-        )
+        raise _open(self._cluster["name"], f"its dashboard at {address} asks for no token")
 
     async def _fence(self) -> Any:
         """The fence's handle: found, or made. Raises DriverError."""
@@ -105,11 +120,11 @@ class Session:
         try:
             if handle is not None:
                 said = opened(await api.value(handle.do.remote("hello", []), FENCE_SECONDS_MAX))
-                if said.get("code") == self._code:
+                if said.get("code") == self._code.name:
                     return handle
                 api.end(handle)  # of another version; the epoch is kept beside it
                 await self._until_gone(name)
-            handle = api.make_fence(FenceActor, name, {"home_id": self._home_id, "code": self._code})
+            handle = api.make_fence(FenceActor, name, {"home_id": self._home_id, "code": self._code.name})
             opened(await api.value(handle.do.remote("hello", []), FENCE_SECONDS_MAX))
         except api.ERRORS as error:
             raise api.told(error, "the fence on the cluster's head does not answer") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import io
 import os
 import tarfile
@@ -15,7 +14,6 @@ from typing import Any
 from steersman.dataplane.cluster.host import WORKDIR_TAR, digest_of, pack
 from steersman.dataplane.cluster.mirror import Mirror, pieces
 from steersman.dataplane.cluster.words import CHUNK_BYTES
-from steersman.hosting import files
 
 Ask = Callable[..., Awaitable[Any]]
 """`ask(verb, *arguments)` of one host. Raises DriverError."""
@@ -78,45 +76,3 @@ def workdir_package(folder: Path) -> bytes:
     with zipfile.ZipFile(outer, "w", zipfile.ZIP_DEFLATED) as package:
         package.writestr(zipfile.ZipInfo(WORKDIR_TAR), inner.getvalue(), zipfile.ZIP_DEFLATED)
     return outer.getvalue()
-
-
-def code_folder(home: Path, source: Path) -> Path:
-    """A folder that holds `PACKAGES` as hosts need them, named by their content: what is shipped does not
-    change while Steersman is upgraded. `source` holds the packages. Raises OSError."""
-    wanted = [
-        path
-        for pattern in SHIPPED
-        for path in sorted(source.glob(pattern))
-        if path.is_file() and path.suffix == ".py"
-    ]
-    digest = hashlib.sha256()
-    for path in wanted:
-        digest.update(f"{path.relative_to(source)}\0".encode() + path.read_bytes())
-    folder = home / CODE / digest.hexdigest()[:16]
-    for path in wanted:
-        target = folder / path.relative_to(source)
-        if not target.exists():
-            target.parent.mkdir(mode=files.DIR_MODE, parents=True, exist_ok=True)
-            files.write_bytes(target, path.read_bytes())
-    return folder
-
-
-CODE = "code"
-PACKAGES = ("steersman", "steersman_trainer")
-SHIPPED = (
-    "steersman/__init__.py",
-    "steersman/model/__init__.py",
-    "steersman/model/errors.py",
-    "steersman/ports/__init__.py",
-    "steersman/ports/run_dir.py",
-    "steersman/ports/replica_wire.py",
-    "steersman/hosting/__init__.py",
-    "steersman/hosting/claim.py",
-    "steersman/hosting/files.py",
-    "steersman/hosting/folders.py",
-    "steersman/dataplane/__init__.py",
-    "steersman/dataplane/shim/*.py",
-    "steersman/dataplane/replica/*.py",
-    "steersman/dataplane/cluster/*.py",
-    "steersman_trainer/*",
-)

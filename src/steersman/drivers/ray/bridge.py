@@ -138,7 +138,7 @@ class Bridge:
         await asyncio.gather(asking, return_exceptions=True)
         last = b"".join(words)[-LAST_WORDS_BYTES:].decode("utf-8", "replace").strip().splitlines()
         name = self._settings["cluster"]["name"]
-        missing = any("No module named 'ray'" in line for line in last)
+        missing = any("No module named" in line or "No such file" in line for line in last)
         raise DriverError(
             f"the bridge to the cluster {name} ended: {last[-1] if last else 'it did not say why'}",
             hint="install Steersman with the extra `ray`, or name an interpreter that has Ray as `python`"

@@ -98,9 +98,13 @@ class RayDriver:
 
     def _join(self, cluster: Cluster) -> _Joined:
         token = self._settings.open_secret(cluster.token) if cluster.token else ""
+        try:
+            argv = self._settings.bridge_argv(cluster.python or self._settings.python)
+        except OSError as error:
+            raise DriverError(f"the home {self._home} cannot be used: {error}") from error
         known = {**msgspec.to_builtins(cluster), "runtime_env": json.loads(cluster.runtime_env)}
         bridge = Bridge(
-            self._settings.bridge_argv(cluster.python or self._settings.python),
+            argv,
             bridge_environ(self._settings.environ, token),
             {"cluster": known, "home": str(self._home), "home_id": self._settings.home_id},
             self._ring,
