@@ -27,7 +27,7 @@ $(RAY_STAMP): pyproject.toml
 	@echo "setting up $(RAY_VENV) (first time: about a minute)"
 	@$(PYTHON) -m venv $(RAY_VENV)
 	@$(RAY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	@$(RAY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[ray]' --group ray-tests
+	@$(RAY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[examples,onnx,ray]' --group ray-tests
 	@touch $@
 
 # --- the main job ---
@@ -68,7 +68,7 @@ test-shim: $(STAMP)
 
 # One after another: its clusters are real and large.
 test-ray: $(STAMP) $(RAY_STAMP)
-	@STEERSMAN_TEST_RAY="$(CURDIR)/$(RAY_VENV)/bin" $(COVERED) tests/ray
+	@STEERSMAN_TEST_RAY="$(CURDIR)/$(RAY_VENV)/bin" $(COVERED) tests/ray $(PARALLEL)
 
 $(filter-out test-arch test-shim test-ray,$(SUITES:%=test-%)): test-%: $(STAMP)
 	@$(COVERED) tests/$* $(PARALLEL)

@@ -7,16 +7,16 @@ Everything is ended by the process ids of what was started here, and by nothing 
 """
 
 import contextlib
-import itertools
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,6 +79,14 @@ class RayCluster:
     def run_in_head(self) -> tuple[str, ...]:
         """What to put before a command that is to run where the head is."""
         return self.head.prefix
+
+    def python(self) -> Path:
+        """The interpreter as a program where the head is: what joins the cluster must have the head's address."""
+        script = self.folder / "python"
+        command = shlex.join([*self.run_in_head, str(self.ray / "python")])
+        script.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+        script.chmod(0o755)
+        return script
 
     def environ(self) -> dict[str, str]:
         """What a program needs to talk to it."""
@@ -311,19 +319,3 @@ def kill_all(root: int) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-
-
-@contextlib.contextmanager
-def three_nodes(ray: Path) -> Iterator[RayCluster]:
-    """A head without work, a node with two made-up T4s, and one without."""
-    cluster = RayCluster(ray)
-    gpus = Shape(4, 2, {"accelerator_type:T4": 1}, {"zone": "z2"})
-    cluster.start(Shape(2), gpus, Shape(4, labels={"zone": "z3"}))
-    try:
-        yield cluster
-    finally:
-        cluster.close()
-
-
-def unique() -> Iterator[int]:
-    return itertools.count(1)
