@@ -81,7 +81,7 @@ class RayCluster:
         return self.head.prefix
 
     def python(self) -> Path:
-        """The interpreter as a program where the head is: what joins the cluster must have the head's address."""
+        """The interpreter as a program where the head is: who joins must have the head's address."""
         script = self.folder / "python"
         command = shlex.join([*self.run_in_head, str(self.ray / "python")])
         script.write_text(f'#!/bin/sh\nexec {command} "$@"\n')

@@ -25,7 +25,7 @@ def cluster() -> Iterator[RayCluster]:
     """A head, a node with two made-up T4s, and two without; whoever takes one away brings it back."""
     made = RayCluster(RAY)
     gpus = Shape(4, 2, {"accelerator_type:T4": 1}, {"zone": "z2"})
-    made.start(Shape(1), gpus, Shape(4, labels={"zone": "z3"}), Shape(2), environ=QUICK)
+    made.start(Shape(1), gpus, Shape(4, labels={"zone": "z3"}), Shape(4), environ=QUICK)
     try:
         yield made
     finally:

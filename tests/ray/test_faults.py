@@ -146,7 +146,7 @@ def test_a_killed_bridge_is_started_again_and_nothing_ends(cluster: RayCluster, 
 
 
 def test_another_control_plane_adopts_what_runs(cluster: RayCluster, tmp_path: Path) -> None:
-    """The driver goes, its bridge too; the next one of that home finds all, and an end that came meanwhile."""
+    """The driver goes, its bridge too; the next one of that home finds all, an end of meanwhile too."""
     file = tmp_path / "beats"
 
     async def begin(world: RayWorld) -> None:

@@ -74,7 +74,17 @@ class RayWorld:
         for report in await self.reports():
             await self.inner.stop(StopOrder(key=report.key, epoch=1_000, grace_ms=0, cause="removed"))
         await self.until(lambda reports: all(report.state == "exited" for report in reports))
+        await self._until_nothing_is_left()
         await self.inner.close()
+
+    async def _until_nothing_is_left(self) -> None:
+        """Their hosts are ended by then, and their room is free for the next test."""
+        for _ in range(WAITS_MAX):
+            found = await self.inner._joined[NAME].bridge.ask("look")
+            if not found["ranks"]:
+                return
+            await self.pass_some_time()
+        raise AssertionError(f"hosts were left: {found['ranks']}")
 
 
 class OnCluster:

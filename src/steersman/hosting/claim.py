@@ -15,6 +15,7 @@ The standard library alone, for this is shipped to other machines.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import select
@@ -168,13 +169,27 @@ def stop(shims: Shims, folder: Path, notice: Mapping[str, Any]) -> None:
             return
         accept_epoch(folder, notice["epoch"])
         shims.failpoint("stop:epoch")
-        files.write_json(folder / run_dir.STOP, notice)
+        grace_ms = min(notice["grace_ms"], _grace_left_ms(folder / run_dir.STOP))
+        files.write_json(folder / run_dir.STOP, {**notice, "grace_ms": grace_ms})
         shims.failpoint("stop:written")
         if _lives(folder):
             ring_control(folder)
             shims.failpoint("stop:rung")
         else:  # nobody is there to obey: a shim that may only record the end
             spawn(shims, folder, {"secrets": (), "conclude": True})
+
+
+def _grace_left_ms(path: Path) -> float:
+    """What an earlier notice leaves, whether or not its shim has read it; without one there is no limit."""
+    data = files.read_bytes(path)
+    if data is None:
+        return math.inf
+    try:
+        grace_ms = int(json.loads(data)["grace_ms"])
+        passed_ms = time.time() * 1000 - path.stat().st_mtime * 1000
+    except (OSError, ValueError, TypeError, KeyError):
+        return math.inf
+    return max(grace_ms - max(int(passed_ms), 0), 0)
 
 
 def set_interval(folder: Path, epoch: int, interval_ms: int) -> None:
