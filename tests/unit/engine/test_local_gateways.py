@@ -19,6 +19,7 @@ from steersman.ports.gateway import (
     GatewayAddress,
     GatewayConfig,
     GatewayStats,
+    ReplicaTarget,
 )
 
 CONFIG = GatewayConfig(epoch=1, position=7, gateway=Gateway(), services=(), keys=())
@@ -77,4 +78,6 @@ def test_where_it_listens(tmp_path: Path) -> None:
 
 def test_the_socket_of_a_run_is_in_its_folder(tmp_path: Path) -> None:
     expected = tmp_path / run_dir.RUNS / "digits.1.9" / "0" / run_dir.REPLICA_SOCKET
-    assert LocalGateways(tmp_path).socket("digits.1.9") == str(expected)
+    assert LocalGateways(tmp_path).target("digits.1.9") == ReplicaTarget(
+        run="digits.1.9", socket=str(expected)
+    )

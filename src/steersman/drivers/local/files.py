@@ -61,6 +61,7 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
 
     at_ms: int
     load_ms: int = 0
+    address: str = ""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
