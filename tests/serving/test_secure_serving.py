@@ -144,6 +144,10 @@ class Trap:
     def address(self) -> str:
         return peers.join_address(HOST, self.listener.getsockname()[1])
 
+    def met_again(self) -> bool:
+        """Whether a first connection came to nothing and another one was made."""
+        return self.met >= 2
+
     def _run(self) -> None:
         while True:
             try:
@@ -203,7 +207,7 @@ def test_a_stranger_at_a_replica_s_address_gets_no_batch(tmp_path: Path) -> None
         for what, context in contexts.items():
             with _trap(context) as trap:
                 gw.configure(_at("svc.1", trap.address))
-                wait_for(lambda trap=trap: trap.met >= 2)
+                wait_for(trap.met_again)
                 assert gw.ask(1).status == 503, what
                 assert (gw.ready(), trap.heard) == (0, b""), what
 
@@ -213,7 +217,7 @@ def test_a_listener_that_says_nothing_is_given_up_and_tried_again(tmp_path: Path
     authority(home).keep_gateway()
     with _trap(None, speak=False) as trap, served(home) as gw:
         gw.configure(_at("svc.1", trap.address))
-        wait_for(lambda: trap.met >= 2)
+        wait_for(trap.met_again)
         assert gw.ask(1).status == 503
 
 

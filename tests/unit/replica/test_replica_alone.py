@@ -9,7 +9,10 @@ from steersman.ports import peers, replica_wire, run_dir
 
 FOLDER = Path(replica.__file__).parent
 PORTS = {"steersman.ports.run_dir", "steersman.ports.peers", "steersman.ports.replica_wire"}
-SOURCES = [*sorted(FOLDER.glob("*.py")), *(Path(port.__file__) for port in (peers, run_dir, replica_wire))]
+SOURCES = [
+    *sorted(FOLDER.glob("*.py")),
+    *(Path(str(port.__file__)) for port in (peers, run_dir, replica_wire)),
+]
 NUMERIC = {"numpy", "onnxruntime"}
 
 
