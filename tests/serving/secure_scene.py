@@ -78,7 +78,7 @@ def context_for(certificate: str, key: str, trusted: str) -> ssl.SSLContext:
 def server_context(texts: tuple[tuple[str, str], ...]) -> ssl.SSLContext:
     """A server with a replica's certificate."""
     found = dict(texts)
-    return server_context_of(found[peers.ENV_PRIVATE_KEY] + found[peers.ENV_CERTIFICATE])
+    return server_context_of(found[run_dir.ENV_REPLICA_KEY] + found[run_dir.ENV_REPLICA_CERT])
 
 
 def server_context_of(pem: str) -> ssl.SSLContext:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.serving.gateway_scene import WAIT_S
+from tests.serving.gateway_scene import WAIT_S, wait_for
 from tests.serving.replica_scene import Replica
 from tests.serving.secure_scene import (
     ECHO,
@@ -23,8 +23,8 @@ from tests.serving.secure_scene import (
 )
 
 from steersman.dataplane.replica.tls import SHAKING_MAX
-from steersman.ports import peers
 from steersman.ports import replica_wire as wire
+from steersman.ports import run_dir
 
 SECRETS = """
 import ctypes, os, ssl
@@ -60,9 +60,9 @@ def _refused(where: str, context: ssl.SSLContext) -> None:
 def test_only_the_gateway_s_certificate_is_let_in(tmp_path: Path, replica: Replica) -> None:
     home, where = tmp_path / "home", address(replica)
     own = dict(authority(home).replica("svc.2"))
-    trusted = own[peers.ENV_AUTHORITY]
+    trusted = own[run_dir.ENV_REPLICA_CA]
     _refused(where, context_for("", "", trusted))
-    _refused(where, context_for(own[peers.ENV_CERTIFICATE], own[peers.ENV_PRIVATE_KEY], trusted))
+    _refused(where, context_for(own[run_dir.ENV_REPLICA_CERT], own[run_dir.ENV_REPLICA_KEY], trusted))
     for home_id in (HOME_ID, "f" * 16):
         other = tmp_path / f"other-{home_id}"
         context = gateway_context(other, authority(other, home_id))
@@ -85,12 +85,14 @@ def test_what_does_not_speak_tls_is_hung_up_on(tmp_path: Path, replica: Replica)
 
 def test_those_who_connect_and_say_nothing_keep_nobody_out(tmp_path: Path, replica: Replica) -> None:
     """More of them than may shake hands at once; in the end all are hung up on."""
-    where = address(replica)
+    where, files = address(replica), Path(f"/proc/{replica.process.pid}/fd")
+    before = len(list(files.iterdir()))
     silent = [connect(where) for _ in range(SHAKING_MAX + 20)]
     try:
         for one in silent[::2]:
             one.sendall(b"\x16\x03\x01\x02")  # the beginning of a handshake
         _serves(tmp_path, replica)
+        wait_for(lambda: len(list(files.iterdir())) <= before + SHAKING_MAX + 1, seconds=3.0)
         for one in silent:
             one.settimeout(WAIT_S)
             _until_hung_up(one)
@@ -144,14 +146,12 @@ def test_many_frames_in_one_record_are_all_answered(tmp_path: Path, replica: Rep
     """What was decrypted together is served though no poll tells of it."""
     context = gateway_context(tmp_path / "home", authority(tmp_path / "home"))
     with SecureLink(address(replica), context) as link:
-        texts = [json.dumps(number).encode() for number in range(8)]
+        texts = [json.dumps("x" * 100_000).encode(), *(json.dumps(number).encode() for number in range(7))]
         frames = [
             b"".join(wire.pack(wire.INFER, number, 1, {"lengths": [len(text)]}, text))
             for number, text in enumerate(texts)
         ]
-        whole = b"".join(frames)
-        link.socket.sendall(whole[:-5])
-        link.socket.sendall(whole[-5:])
+        link.socket.sendall(b"".join(frames))
         assert sorted(link.read().batch for _ in texts) == list(range(8))
 
 
@@ -173,7 +173,9 @@ def test_user_code_and_children_never_see_the_key(tmp_path: Path) -> None:
     assert b"PRIVATE KEY" not in environ
 
 
-@pytest.mark.parametrize("missing", [peers.ENV_CERTIFICATE, peers.ENV_PRIVATE_KEY, peers.ENV_AUTHORITY])
+@pytest.mark.parametrize(
+    "missing", [run_dir.ENV_REPLICA_CERT, run_dir.ENV_REPLICA_KEY, run_dir.ENV_REPLICA_CA]
+)
 @pytest.mark.parametrize("value", ["", "no PEM"])
 def test_without_a_usable_certificate_it_does_not_begin(tmp_path: Path, missing: str, value: str) -> None:
     texts = dict(authority(tmp_path / "home").replica("svc.1")) | {missing: value}

@@ -29,7 +29,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from steersman.guard.files import FOLDER_MODE, create_once, read_private, write_whole
 from steersman.model.errors import AccessError, HomeError
-from steersman.ports import peers
+from steersman.ports import peers, run_dir
 from steersman.ports.gateway import GATEWAY, PEERS_AUTHORITY_FILE, PEERS_FILE
 
 AUTHORITY_NAME = "authority.pem"
@@ -77,9 +77,9 @@ class Authority:
         name = peers.run_identity(self._identity, run)
         made = self._issue(authority, name, ExtendedKeyUsageOID.SERVER_AUTH, REPLICA_DAYS)
         return (
-            (peers.ENV_CERTIFICATE, made.certificate.public_bytes(_PEM).decode()),
-            (peers.ENV_PRIVATE_KEY, made.key_pem().decode()),
-            (peers.ENV_AUTHORITY, authority.certificate.public_bytes(_PEM).decode()),
+            (run_dir.ENV_REPLICA_CERT, made.certificate.public_bytes(_PEM).decode()),
+            (run_dir.ENV_REPLICA_KEY, made.key_pem().decode()),
+            (run_dir.ENV_REPLICA_CA, authority.certificate.public_bytes(_PEM).decode()),
         )
 
     def keep_gateway(self) -> None:

@@ -15,11 +15,6 @@ import ssl
 from collections.abc import Mapping
 from typing import Any, Final
 
-ENV_CERTIFICATE: Final = "STEERSMAN_REPLICA_CERT"
-ENV_PRIVATE_KEY: Final = "STEERSMAN_REPLICA_KEY"
-ENV_AUTHORITY: Final = "STEERSMAN_REPLICA_CA"
-"""What a replica that listens on a network gets, PEM texts, among the secrets of its start."""
-
 KEEPALIVE_IDLE_S: Final = 2
 KEEPALIVE_PROBE_S: Final = 1
 KEEPALIVE_PROBES: Final = 3

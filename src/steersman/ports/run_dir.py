@@ -92,5 +92,10 @@ REPLICA_SOCKET = "replica.sock"
 ENV_REPLICA = "STEERSMAN_REPLICA"
 """What a replica serves, as JSON: {"service", "revision", "kind": "onnx" | "callable", "target", "threads",
 "batch_size_max", "batch_timeout_ms", "load_timeout_ms"?, "listen"?: {"address"}}. With "listen" it listens on
-that IP address, on a port of the kernel's choice, with the secrets that `ports.peers` names, and has no
+that IP address, on a port of the kernel's choice, with the secrets REPLICA_SECRETS, and has no
 socket in its folder. The model file of kind onnx is its input ``model``."""
+ENV_REPLICA_CERT = "STEERSMAN_REPLICA_CERT"
+ENV_REPLICA_KEY = "STEERSMAN_REPLICA_KEY"
+ENV_REPLICA_CA = "STEERSMAN_REPLICA_CA"
+REPLICA_SECRETS = (ENV_REPLICA_CERT, ENV_REPLICA_KEY, ENV_REPLICA_CA)
+"""PEM texts among the secrets of a replica that listens on a network; its setup command does not get them."""

@@ -19,7 +19,7 @@ from steersman.guard.authority import (
     Authority,
 )
 from steersman.model.errors import AccessError, HomeError
-from steersman.ports import peers
+from steersman.ports import run_dir
 
 HOME_ID = "00ff00ff00ff00ff"
 DAY_MS = 86_400_000
@@ -46,7 +46,7 @@ def issued(texts: tuple[tuple[str, str], ...]) -> tuple[x509.Certificate, x509.C
     found = dict(texts)
     return tuple(  # type: ignore[return-value] # of two
         x509.load_pem_x509_certificate(found[name].encode())
-        for name in (peers.ENV_CERTIFICATE, peers.ENV_AUTHORITY)
+        for name in (run_dir.ENV_REPLICA_CERT, run_dir.ENV_REPLICA_CA)
     )
 
 
@@ -95,7 +95,7 @@ def test_the_authority_signs_leaves_only_and_is_made_once_for_its_owner(tmp_path
 
 def test_two_replicas_share_no_key(tmp_path: Path) -> None:
     authority = made(tmp_path)
-    first, second = (dict(authority.replica("a.1"))[peers.ENV_PRIVATE_KEY] for _ in range(2))
+    first, second = (dict(authority.replica("a.1"))[run_dir.ENV_REPLICA_KEY] for _ in range(2))
     assert first != second
 
 

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
 from steersman.dataplane.replica.errors import LoadError
-from steersman.ports import peers
+from steersman.ports import peers, run_dir
 
 HANDSHAKE_SECONDS = 5.0
 """Whoever has not shown a certificate so long after connecting is hung up on."""
@@ -33,7 +33,7 @@ WRITE_BYTES = 256 * 1024
 """Handed to OpenSSL at once, at most."""
 READ_BYTES = 1024 * 1024
 """Read of one link before others have their turn, at most."""
-VARIABLES = (peers.ENV_CERTIFICATE, peers.ENV_PRIVATE_KEY, peers.ENV_AUTHORITY)
+VARIABLES = run_dir.REPLICA_SECRETS
 _HINT = "these variables are written by Steersman; start the service with `steer up`"
 
 
