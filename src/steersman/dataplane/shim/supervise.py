@@ -114,9 +114,8 @@ class Supervisor:
         if self._stop_wanted:
             self.stop_delivered = True
             return Ended(None, "stopped before the program began")
-        hidden = (
-            run_dir.REPLICA_SECRETS if phase == "setup" else ()
-        )  # setup is the user's, the replica is not
+        # The setup command is the user's own, and a replica's certificate is not for it.
+        hidden = run_dir.REPLICA_SECRETS if phase == "setup" else ()
         env = {name: value for name, value in self._env.items() if name not in hidden}
         try:
             child = program.fork(script, env, self._order["workdir"], self._output_write)
