@@ -52,8 +52,7 @@ def take(environ: MutableMapping[str, str]) -> tuple[str, ...]:
     """The PEM texts in VARIABLES' order, empty for those not there; the environment has them no longer."""
     found = []
     for name in VARIABLES:
-        if environ is os.environ:
-            _blank(name)
+        _blank(name)
         found.append(environ.pop(name, ""))
     return tuple(found)
 
