@@ -20,6 +20,7 @@ from steersman.dataplane.shim import shim_argv
 from steersman.drivers.local import LocalDriver, LocalGateways, LocalSettings
 from steersman.drivers.ray import RayDriver, RaySettings
 from steersman.engine.parts import Parts
+from steersman.guard.authority import Authority
 from steersman.guard.secrets import Secrets
 from steersman.journal.sqlite import SqliteJournal
 from steersman.model.codec import decode_event
@@ -82,7 +83,9 @@ def wired(settings: Settings, environ: Mapping[str, str]) -> Iterator[Wired]:
                 open_secret=Secrets(settings.home).get,
             )
         )
-        gateways, clock, figures = LocalGateways(settings.home), SystemClock(), Figures()
+        clock, figures = SystemClock(), Figures()
+        authority = Authority(settings.home, home_id, clock.now_ms)
+        gateways = LocalGateways(settings.home, authority.keep_gateway)
         sealed = Secrets(settings.home)
         parts = Parts(
             journal=journal,

@@ -52,10 +52,11 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True):
-    """``ready.json`` of a replica."""
+    """``ready.json`` of a replica; `address` is empty when it listens on its socket."""
 
     at_ms: int
     load_ms: int = 0
+    address: str = ""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

@@ -142,8 +142,11 @@ class Supervisor:
         if self._stop_wanted:
             self.stop_delivered = True
             return Ended(None, "stopped before the program began")
+        # The setup command is the user's own, and a replica's certificate is not for it.
+        hidden = run_dir.REPLICA_SECRETS if phase == "setup" else ()
+        env = {name: value for name, value in self._env.items() if name not in hidden}
         try:
-            child = program.fork(script, self._env, self._order["workdir"], self._output_write)
+            child = program.fork(script, env, self._order["workdir"], self._output_write)
         except OSError as failure:
             return Ended(None, f"no process could be made: {failure.strerror}")
         self._main, self._status = child.pid, None
