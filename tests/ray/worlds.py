@@ -27,6 +27,7 @@ def settings(cluster: RayCluster, home: Path, home_id: str, *, token: str | None
         python=str(cluster.ray / "python"),
         bridge_argv=lambda python: (*cluster.run_in_head, *bridge_argv(home, python)),
         environ=os.environ,
+        certify=lambda _run: (),
         open_secret=lambda _name: cluster.token if token is None else token,
     )
 

@@ -73,6 +73,8 @@ def wired(settings: Settings, environ: Mapping[str, str]) -> Iterator[Wired]:
             )
         )
         held.callback(driver.close)
+        clock, figures = SystemClock(), Figures()
+        authority = Authority(settings.home, home_id, clock.now_ms)
         ray = RayDriver(
             RaySettings(
                 home=settings.home,
@@ -81,10 +83,9 @@ def wired(settings: Settings, environ: Mapping[str, str]) -> Iterator[Wired]:
                 bridge_argv=partial(bridge_argv, settings.home),
                 environ=environ,
                 open_secret=Secrets(settings.home).get,
+                certify=authority.replica,
             )
         )
-        clock, figures = SystemClock(), Figures()
-        authority = Authority(settings.home, home_id, clock.now_ms)
         gateways = LocalGateways(settings.home, authority.keep_gateway)
         sealed = Secrets(settings.home)
         parts = Parts(

@@ -16,7 +16,8 @@ from steersman.ports.driver import StartOrder
 
 
 class Places(msgspec.Struct, frozen=True, kw_only=True):
-    """Absolute paths on the machine that hosts the rank. `trainer` is what joins the program's PYTHONPATH."""
+    """Absolute paths on the machine that hosts the rank. `trainer` is what joins the program's PYTHONPATH;
+    `listen` is the address at which a replica is reached; empty: at its socket."""
 
     home: str
     rank_dir: str
@@ -25,6 +26,7 @@ class Places(msgspec.Struct, frozen=True, kw_only=True):
     checkpoints: str
     trainer: str | None
     inputs: tuple[tuple[str, str], ...]
+    listen: str = ""
 
 
 def places(home: Path, folder: Path, order: StartOrder) -> Places:
@@ -64,7 +66,11 @@ def body(order: StartOrder, where: Places, home_id: str, command: str, driver: s
         "epoch": order.epoch,
         "setup": job.setup,
         "command": command,
-        "envs": (*job.envs, *device_envs(order.node_devices, order.placement), *_replica_env(order)),
+        "envs": (
+            *job.envs,
+            *device_envs(order.node_devices, order.placement),
+            *_replica_env(order, where.listen),
+        ),
         "workdir": where.workdir,
         "output_dir": where.output,
         "checkpoint_dir": where.checkpoints,
@@ -78,10 +84,12 @@ def body(order: StartOrder, where: Places, home_id: str, command: str, driver: s
     }
 
 
-def _replica_env(order: StartOrder) -> tuple[tuple[str, str], ...]:
+def _replica_env(order: StartOrder, listen: str) -> tuple[tuple[str, str], ...]:
     serves = order.job.replica
     if serves is None:
         return ()
     threads = max(order.placement.cpu_milli // 1000, 1)
     value = {**msgspec.to_builtins(serves), "threads": threads}
+    if listen:
+        value["listen"] = {"address": listen}
     return ((run_dir.ENV_REPLICA, msgspec.json.encode(value).decode()),)

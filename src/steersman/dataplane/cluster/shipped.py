@@ -19,6 +19,7 @@ SHIPPED = (
     "steersman/model/errors.py",
     "steersman/ports/__init__.py",
     "steersman/ports/run_dir.py",
+    "steersman/ports/peers.py",
     "steersman/ports/replica_wire.py",
     "steersman/hosting/__init__.py",
     "steersman/hosting/claim.py",

@@ -20,9 +20,9 @@ from steersman.hosting.claim import rank_dir
 from steersman.hosting.discard import discard
 from steersman.hosting.folders import place_workdir
 from steersman.hosting.report import Scanner, Sight
+from steersman.model.decisions import Placement
 from steersman.model.errors import DriverError, SteersmanError
 from steersman.model.fleet import Cluster
-from steersman.model.ids import NodeId
 from steersman.ports import run_dir
 from steersman.ports.clusters import ClusterReport
 from steersman.ports.driver import RankKey, RankReport, StartOrder, StopOrder
@@ -45,6 +45,7 @@ class RaySettings(msgspec.Struct, frozen=True, kw_only=True):
     bridge_argv: Callable[[str], Sequence[str]]
     environ: Mapping[str, str]
     open_secret: Callable[[str], str]
+    certify: Callable[[str], Sequence[tuple[str, str]]]
 
 
 class _Joined:
@@ -141,11 +142,12 @@ class RayDriver:
         folder = rank_dir(self._home, order.key.run, order.key.rank)
         try:
             await asyncio.to_thread(self._prepare, order)
+            wish = await self._wish(joined, order)
             await joined.bridge.ask(
                 "start",
                 order=self._order(joined, order, folder),
                 epoch=order.epoch,
-                wish=await self._wish(joined, order),
+                wish=wish,
                 files=self._files(order),
             )
         except OSError as error:
@@ -161,6 +163,8 @@ class RayDriver:
     def _order(self, joined: _Joined, order: StartOrder, folder: Path) -> dict[str, Any]:
         """The order as it is on record here, and under `there` what the node makes its own of."""
         job, where = order.job, orders.places(self._home, folder, order)
+        if job.program == "replica":
+            where = msgspec.structs.replace(where, listen=self._raw(joined, order.placement)["ip"])
         here = orders.body(order, where, self._settings.home_id, job.run, NAME)
         lineage = Path(where.checkpoints).name
         shared = joined.cluster.shared_dir
@@ -181,18 +185,9 @@ class RayDriver:
         """What is asked of Ray for the whole gang, and this rank's tags."""
         if joined.nodes is None:
             await self._look(joined)
-        raw = joined.nodes or []
-        ids = {name: node_id for node_id, name in node_names(joined.cluster.name, raw).items()}
-        by_id = {node["id"]: node for node in raw}
         gang = []
         for placement in order.gang or (order.placement,):
-            node = by_id.get(ids.get(NodeId(placement.node), ""))
-            if node is None or not node["alive"]:
-                raise DriverError(
-                    f"the node {placement.node} has left the cluster {joined.cluster.name}",
-                    hint="it is placed anew by itself",
-                    code="node-gone",
-                )
+            node = self._raw(joined, placement)
             gang.append({"node_id": node["id"], "resources": asked(placement, order.node_devices, node)})
         tags = {
             "STEERSMAN_HOME_ID": self._settings.home_id,
@@ -202,14 +197,30 @@ class RayDriver:
         }
         return {"run": order.key.run, "rank": order.key.rank, "gang": gang, "tags": tags}
 
+    def _raw(self, joined: _Joined, placement: Placement) -> dict[str, Any]:
+        """The node of a placement as Ray told of it. Raises DriverError when it is gone."""
+        raw = joined.nodes or []
+        names = node_names(joined.cluster.name, raw)
+        for node in raw:
+            if node["alive"] and names[node["id"]] == placement.node:
+                return node
+        raise DriverError(
+            f"the node {placement.node} has left the cluster {joined.cluster.name}",
+            hint="it is placed anew by itself",
+            code="node-gone",
+        )
+
     def _files(self, order: StartOrder) -> dict[str, Any]:
         workdir = self._home / run_dir.WORKDIRS / orders.declaration(order)
         return {
             "inputs": [(Path(path).name, path) for _, path in order.input_paths],
             "workdir": None if order.job.workdir is None else str(workdir),
             "lineage": f"{order.workload}-{order.lineage}",
-            "secrets": order.secrets,
+            "secrets": (*order.secrets, *self._certificates(order)),
         }
+
+    def _certificates(self, order: StartOrder) -> Sequence[tuple[str, str]]:
+        return self._settings.certify(order.key.run) if order.job.program == "replica" else ()
 
     async def stop(self, order: StopOrder) -> None:
         """Ask for the end of one rank. Raises DriverError."""
