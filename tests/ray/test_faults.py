@@ -13,7 +13,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.ray.cluster import RayCluster, command, tree
+from tests.ray.cluster import RayCluster
+from tests.ray.processes import command, tree
 from tests.ray.worlds import NAME, RayWorld
 
 from steersman.model.decisions import Placement
