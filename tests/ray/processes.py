@@ -3,6 +3,8 @@
 Theory. A node's processes are those below the one that was started; those that carry its mark in their
 environment, which children inherit (what has lost its parent is found so); and, in a namespace, all that are
 in there, but for guests: programs that were put there to talk to the cluster, and carry a mark of their own.
+A program that gives itself another title may write over its environment and so lose its mark, as some of
+Ray's do; those are below one that has it.
 """
 
 import contextlib
@@ -21,14 +23,14 @@ ROUNDS_MAX = 20
 GONE_SECONDS_MAX = 20.0
 
 
-def tree(root: int) -> list[int]:
-    """A process and all below it."""
+def tree(*roots: int) -> list[int]:
+    """Processes and all below them."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError, ValueError, IndexError):
             fields = stat.read_text().rpartition(")")[2].split()
             children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
-    found, left = [], [root]
+    found, left = [], list(roots)
     while left:
         pid = left.pop()
         found.append(pid)
@@ -45,6 +47,17 @@ def inside(space: str) -> list[int]:
     """Processes in a namespace, without guests."""
     said = subprocess.run(["ip", "netns", "pids", space], capture_output=True, text=True, check=False).stdout
     return [pid for pid in map(int, said.split()) if not variable(pid, GUEST)]
+
+
+def holds(pid: int, folder: str) -> bool:
+    """Whether a process is in a folder or has a file of it open, also one that is removed."""
+    with contextlib.suppress(OSError):
+        process = Path(f"/proc/{pid}")
+        for link in (process / "cwd", *(process / "fd").iterdir()):
+            with contextlib.suppress(OSError):
+                if f"{os.readlink(link).removesuffix(' (deleted)')}/".startswith(folder):
+                    return True
+    return False
 
 
 def pids() -> list[int]:

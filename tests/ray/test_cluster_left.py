@@ -35,7 +35,8 @@ def left(folder: Path) -> list[str]:
     found = [str(folder)] if folder.exists() else []
     for pid in processes.pids():
         words = processes.command(pid)
-        if tag in words or tag in processes.variable(pid, processes.MARK):
+        named = tag in words or tag in processes.variable(pid, processes.MARK)
+        if named or processes.holds(pid, f"{folder}/"):
             found.append(f"{pid} {words}")
     for shown in (["ip", "netns", "list"], ["ip", "-br", "link"]):
         with contextlib.suppress(FileNotFoundError):
