@@ -66,9 +66,13 @@ test-arch: $(STAMP)
 test-shim: $(STAMP)
 	@$(COVERED) tests/shim
 
-# One after another: its clusters are real and large.
+# On real clusters; `make test-ray-all` also runs what takes longer.
 test-ray: $(STAMP) $(RAY_STAMP)
-	@STEERSMAN_TEST_RAY="$(CURDIR)/$(RAY_VENV)/bin" $(COVERED) tests/ray $(PARALLEL)
+	@STEERSMAN_TEST_RAY="$(CURDIR)/$(RAY_VENV)/bin" $(COVERED) tests/ray -m "not slow" $(PARALLEL)
+
+.PHONY: test-ray-all
+test-ray-all: $(STAMP) $(RAY_STAMP)
+	@STEERSMAN_TEST_RAY="$(CURDIR)/$(RAY_VENV)/bin" $(BIN)/python -m pytest tests/ray
 
 $(filter-out test-arch test-shim test-ray,$(SUITES:%=test-%)): test-%: $(STAMP)
 	@$(COVERED) tests/$* $(PARALLEL)

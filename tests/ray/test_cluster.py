@@ -6,6 +6,8 @@ import pytest
 from tests.ray.asking import answer, ask, begun
 from tests.ray.cluster import RayCluster
 
+pytestmark = pytest.mark.slow  # what Ray itself does: see docs/guides/ray.md
+
 CALL = "/ray.rpc.NodeInfoGcsService/GetClusterId"
 KNOCK = f"""
 import sys, grpc
@@ -18,6 +20,7 @@ except grpc.RpcError as error:
 """
 GET = """
 import sys, urllib.error, urllib.request
+
 headers = {"Authorization": f"Bearer {sys.argv[2]}"} if sys.argv[2] else {}
 try:
     print(urllib.request.urlopen(urllib.request.Request(sys.argv[1], headers=headers), timeout=10).status)

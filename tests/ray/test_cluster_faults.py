@@ -11,6 +11,9 @@ from tests.ray.asking import answer, ask, begun, node_id
 from tests.ray.cluster import Node, RayCluster, Shape
 from tests.ray.conftest import RAY
 
+pytestmark = pytest.mark.slow  # what Ray itself does: see docs/guides/ray.md
+
+
 QUICK = {
     "RAY_health_check_initial_delay_ms": "500",
     "RAY_health_check_period_ms": "500",

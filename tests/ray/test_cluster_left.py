@@ -15,11 +15,14 @@ from tests.ray.asking import ask
 from tests.ray.cluster import RayCluster, Shape
 from tests.ray.conftest import RAY
 
+pytestmark = pytest.mark.slow  # what Ray itself does: see docs/guides/ray.md
+
 ROOT = Path(__file__).parents[2]
 STARTER = """
 import sys, signal
 from pathlib import Path
 from tests.ray.cluster import RayCluster, Shape
+
 cluster = RayCluster(Path(sys.argv[1]), store=True)
 print(cluster.folder, flush=True)
 cluster.start(Shape(1))

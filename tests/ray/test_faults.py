@@ -106,6 +106,7 @@ def test_a_killed_host_takes_its_rank_along(cluster: RayCluster, tmp_path: Path)
     run(RayWorld(cluster, tmp_path / "home"), test)
 
 
+@pytest.mark.slow
 def test_a_host_killed_with_its_shim_is_concluded_on_its_node(cluster: RayCluster, tmp_path: Path) -> None:
     file = tmp_path / "beats"
 
@@ -123,6 +124,7 @@ def test_a_host_killed_with_its_shim_is_concluded_on_its_node(cluster: RayCluste
     run(RayWorld(cluster, tmp_path / "home"), test)
 
 
+@pytest.mark.slow
 def test_a_killed_bridge_is_started_again_and_nothing_ends(cluster: RayCluster, tmp_path: Path) -> None:
     file = tmp_path / "beats"
 
@@ -146,6 +148,7 @@ def test_a_killed_bridge_is_started_again_and_nothing_ends(cluster: RayCluster, 
     run(RayWorld(cluster, tmp_path / "home"), test)
 
 
+@pytest.mark.slow
 def test_another_control_plane_adopts_what_runs(cluster: RayCluster, tmp_path: Path) -> None:
     """The driver goes, its bridge too; the next one of that home finds all, an end of meanwhile too."""
     file = tmp_path / "beats"
@@ -217,7 +220,7 @@ def test_a_lost_node_is_told_when_nothing_can_live_there(cluster: RayCluster, tm
     run(RayWorld(cluster, tmp_path / "home", lease_ms=LEASE_MS), test)
 
 
-@pytest.mark.parametrize("seconds", [2.0, 30.0])
+@pytest.mark.parametrize("seconds", [pytest.param(2.0, marks=pytest.mark.slow), 30.0])
 def test_a_cut_link_ends_a_rank_after_its_lease_and_no_sooner(
     cluster: RayCluster, tmp_path: Path, seconds: float
 ) -> None:
