@@ -41,6 +41,12 @@ run: $(STAMP)
 	@STEERSMAN_HOME="$(STEERSMAN_HOME)" PATH="$(CURDIR)/$(BIN):$$PATH" \
 	  $(BIN)/python examples/main_job.py $(if $(JSON),--json)
 
+# The same on a real Ray cluster of three nodes on this machine, of which one is killed; it leaves nothing.
+.PHONY: run-ray
+run-ray: $(STAMP) $(RAY_STAMP)
+	@STEERSMAN_HOME="$(CURDIR)/.steersman-ray" PATH="$(CURDIR)/$(BIN):$$PATH" \
+	  $(BIN)/python examples/on_ray.py $(if $(JSON),--json)
+
 # Ends what `make run` left and the control plane; the journal, logs and artifacts stay in the home.
 stop: $(STAMP)
 	@if $(STEER) status >/dev/null 2>&1; then $(STEER) down --all && $(STEER) server --stop; \
