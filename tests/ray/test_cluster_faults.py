@@ -27,7 +27,8 @@ WAIT_SECONDS_MAX = 60.0
 def until(holds: Callable[[], bool]) -> None:
     deadline = time.monotonic() + WAIT_SECONDS_MAX
     while not holds():
-        assert time.monotonic() < deadline, "it never came"
+        if time.monotonic() > deadline:
+            raise AssertionError("it never came")
         time.sleep(0.1)
 
 

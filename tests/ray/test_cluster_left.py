@@ -51,7 +51,8 @@ def left(folder: Path) -> list[str]:
 def until(holds: Callable[[], bool], why: Callable[[], object]) -> None:
     deadline = time.monotonic() + WAIT_SECONDS_MAX
     while not holds():
-        assert time.monotonic() < deadline, why()
+        if time.monotonic() > deadline:
+            raise AssertionError(why())
         time.sleep(0.1)
 
 

@@ -15,14 +15,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from steersman.dataplane.cluster.shipped import code_folder
+from steersman.dataplane.cluster import shipped
 
 __all__ = ["bridge_argv"]
 
-ROOT = Path(__file__).absolute().parents[3]
-BRIDGE = "steersman/dataplane/cluster/bridge.py"
+_ROOT = Path(__file__).absolute().parents[3]
+_BRIDGE = "steersman/dataplane/cluster/bridge.py"
 
 
 def bridge_argv(home: Path, python: str) -> tuple[str, ...]:
     """The command of a bridge of a home. `python`: an interpreter that has the engine. Raises OSError."""
-    return (python, str(code_folder(home, ROOT) / BRIDGE))
+    return (python, str(shipped.code_folder(home, _ROOT) / _BRIDGE))
