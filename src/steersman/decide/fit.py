@@ -317,9 +317,11 @@ def what_lacks(draft: Draft, shape: Shape) -> Code:
     signatures = holding(draft, shape)
     if not signatures or (_is_instance(shape) and not _can_be_cut(draft, shape, signatures)):
         return Code.NO_SHARE if wants_part(shape) else Code.NO_DEVICES
-    for free in signatures:
-        if next(draft.capacity.member(free).since(_least(shape)), None) is not None:
-            return Code.NO_MEMORY
+    with_cores = (
+        entry[2] for free in signatures for entry in draft.capacity.member(free).since(_least(shape))
+    )
+    if any(not where or will_take(draft.nodes[node], shape) for node in with_cores):
+        return Code.NO_MEMORY
     return Code.NO_CORES
 
 

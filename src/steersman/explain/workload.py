@@ -98,6 +98,8 @@ def _fix(
     mended = cluster_fix(snapshot, state.spec.resources.infra, reason)
     if mended is not None:
         return mended
+    if reason is not None and reason.code is Code.NO_INFRA:
+        return fix(reason, state.spec.name)
     found = nearest(snapshot, state)
     if found is not None and (reason is None or reason.code is not Code.WAITING_INPUT):
         return found
