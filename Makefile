@@ -3,9 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Ray in an environment of its own: the clusters of the tests, and the bridges to them, run in it.
+RAY_VENV := .venvs/ray
+RAY_STAMP := $(RAY_VENV)/.installed
 CODE := src tests bench docs examples
 # One suite a folder, each under four minutes.
-SUITES := arch unit properties planted scenarios contract replay sim shim serving e2e
+SUITES := arch unit properties planted scenarios contract replay sim shim serving e2e ray
 PARALLEL := -n 2 --dist loadfile
 COVERED := $(BIN)/python -m coverage run -m pytest
 
@@ -20,6 +23,13 @@ $(STAMP): pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[examples,onnx,otel]' --group dev
 	@touch $@
 
+$(RAY_STAMP): pyproject.toml
+	@echo "setting up $(RAY_VENV) (first time: about a minute)"
+	@$(PYTHON) -m venv $(RAY_VENV)
+	@$(RAY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	@$(RAY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[examples,onnx,ray]' --group ray-tests
+	@touch $@
+
 # --- the main job ---
 
 # Its home is in this folder, so that it meddles with no other; STEERSMAN_HOME=… make run uses another.
@@ -30,6 +40,12 @@ STEER := STEERSMAN_HOME="$(STEERSMAN_HOME)" PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN
 run: $(STAMP)
 	@STEERSMAN_HOME="$(STEERSMAN_HOME)" PATH="$(CURDIR)/$(BIN):$$PATH" \
 	  $(BIN)/python examples/main_job.py $(if $(JSON),--json)
+
+# The same on a real Ray cluster of three nodes on this machine, of which one is killed; it leaves nothing.
+.PHONY: run-ray
+run-ray: $(STAMP) $(RAY_STAMP)
+	@STEERSMAN_HOME="$(CURDIR)/.steersman-ray" PATH="$(CURDIR)/$(BIN):$$PATH" \
+	  $(BIN)/python examples/on_ray.py $(if $(JSON),--json)
 
 # Ends what `make run` left and the control plane; the journal, logs and artifacts stay in the home.
 stop: $(STAMP)
@@ -56,7 +72,15 @@ test-arch: $(STAMP)
 test-shim: $(STAMP)
 	@$(COVERED) tests/shim
 
-$(filter-out test-arch test-shim,$(SUITES:%=test-%)): test-%: $(STAMP)
+# On real clusters; `make test-ray-all` also runs what takes longer.
+test-ray: $(STAMP) $(RAY_STAMP)
+	@STEERSMAN_TEST_RAY="$(CURDIR)/$(RAY_VENV)/bin" $(COVERED) tests/ray -m "not slow" $(PARALLEL)
+
+.PHONY: test-ray-all
+test-ray-all: $(STAMP) $(RAY_STAMP)
+	@STEERSMAN_TEST_RAY="$(CURDIR)/$(RAY_VENV)/bin" $(BIN)/python -m pytest tests/ray
+
+$(filter-out test-arch test-shim test-ray,$(SUITES:%=test-%)): test-%: $(STAMP)
 	@$(COVERED) tests/$* $(PARALLEL)
 
 # --- the gate ---

@@ -32,7 +32,7 @@ import msgspec
 
 from bench.chaos_home import CONVERGE_SECONDS_MAX, FLEET, Begun, ChaosHome, job
 from bench.chaos_plane import ENGINE_BOUNDARIES, PLANTED
-from steersman.drivers.local import FAILPOINTS
+from steersman.hosting.claim import FAILPOINTS
 from steersman.journal import MemoryJournal
 from steersman.model.errors import SteersmanError
 from steersman.sensors.runs import RunSensor

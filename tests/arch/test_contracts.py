@@ -61,6 +61,9 @@ SEEDS = (
         "sdk-traces",
     ),
     _seed(
+        "the cluster's engine in the driver", "steersman/drivers/ray/driver.py", "import ray.util", "sdk-ray"
+    ),
+    _seed(
         "a lazy import from the model up to the engine",
         "steersman/model/ids.py",
         "def up():\n    from steersman.engine import engine\n    return engine",
@@ -135,7 +138,7 @@ SEEDS = (
     ),
     _seed(
         "a driver that decides",
-        "steersman/drivers/local/files.py",
+        "steersman/hosting/files.py",
         "from steersman.decide.cycle import decide",
         "adapters-never-decide",
     ),

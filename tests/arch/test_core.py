@@ -41,6 +41,8 @@ SETTINGS_READERS = frozenset(
         "src/steersman/app/cli",
         "src/steersman/app/settings.py",
         "src/steersman/app/server.py",
+        "src/steersman/dataplane/cluster/actors.py",
+        "src/steersman/dataplane/cluster/api.py",
         "src/steersman/dataplane/gateway/main.py",
         "src/steersman/dataplane/replica/main.py",
         "src/steersman/dataplane/shim/main.py",

@@ -114,6 +114,10 @@ class LocalWorld:
 WORLDS: dict[str, Callable[[Path], World]] = {"sim": SimWorld, "local": LocalWorld}
 
 
+CONTRACT: list[Callable[[World], Awaitable[None]]] = []
+"""Every test of the contract, for worlds that take longer to make: tests/ray."""
+
+
 def contract(test: Callable[[World], Awaitable[None]]) -> Callable[..., None]:
     """Run an asynchronous test in every world."""
 
@@ -129,6 +133,7 @@ def contract(test: Callable[[World], Awaitable[None]]) -> Callable[..., None]:
         asyncio.run(whole())
 
     in_world.__doc__ = test.__doc__
+    CONTRACT.append(test)
     return in_world
 
 
@@ -181,7 +186,7 @@ async def ended(world: World, key: RankKey) -> RankReport:
 @contract
 async def test_an_empty_world_reports_nothing(world: World) -> None:
     assert list(await world.driver.observe()) == []
-    assert world.driver.name in {"sim", "local"}
+    assert world.driver.name in {"sim", "local", "ray"}
 
 
 @contract

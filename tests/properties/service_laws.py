@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from tests.properties.counting import Turn, View
 from tests.scenarios.home import Home
+from tests.scenarios.serving import target_of
 
 from steersman.decide.foresight import capacity_of, foresee
 from steersman.engine.publish import gateway_config
@@ -83,7 +84,7 @@ def revisions_are_in_order(view: View) -> None:
 
 def the_gateway_is_told_the_truth(view: View) -> None:
     """Listed are the live runs of replicas that are wanted, all of them, and nobody who was told to end."""
-    config = gateway_config(view.snapshot, lambda run: f"/{run}")
+    config = gateway_config(view.snapshot, target_of)
     if config is None:
         assert not view.services
         return

@@ -26,6 +26,7 @@ from steersman.model.reasons import Code
 from steersman.model.resources import Resources
 from steersman.model.service import ArtifactRef, OnnxModel, RequestLimits, RolloutPolicy, Scaling, Service
 from steersman.model.snapshot import Run, RunState, ServiceState
+from steersman.ports.gateway import ReplicaTarget
 
 FIXED, LIMITS, ROLLOUT = Scaling(), RequestLimits(), RolloutPolicy()
 QUIET_CYCLES_MAX = 200
@@ -69,6 +70,11 @@ def replicas(least: int, most: int | None = None, **fields: Any) -> Scaling:
     delays = {"upscale_delay_ms": 3_000, "downscale_delay_ms": 10_000, "downscale_to_zero_delay_ms": 20_000}
     upper = least if most is None else most
     return Scaling(min_replicas=least, max_replicas=upper, **{**delays, **fields})
+
+
+def target_of(run: str) -> ReplicaTarget:
+    """Where the replica of a run would listen."""
+    return ReplicaTarget(run=run, socket=f"/{run}")
 
 
 class Shop(Home):

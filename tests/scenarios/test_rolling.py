@@ -1,7 +1,7 @@
 """A new revision takes over: without a gap when it is good, without touching what serves when it is not."""
 
 from tests.scenarios.home import fleet, node, told
-from tests.scenarios.serving import Shop, replicas, served, service, up
+from tests.scenarios.serving import Shop, replicas, served, service, target_of, up
 
 from steersman.engine.publish import gateway_config
 from steersman.model.decisions import FailRollout, Retire, Spawn
@@ -397,7 +397,7 @@ def test_the_gateway_knows_both_revisions_and_no_retiring_replica() -> None:
     shop.serve(version("v2"))
     for _ in range(40):
         shop.cycle(*shop.world(), after_ms=100)
-        config = gateway_config(shop.snapshot, lambda run: f"/{run}")
+        config = gateway_config(shop.snapshot, target_of)
         assert config is not None
         reached = {target.run for item in config.services[0].revisions for target in item.replicas}
         wanted = {item.run.id for item in shop.wanted() if item.run is not None}

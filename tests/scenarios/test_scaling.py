@@ -2,7 +2,7 @@
 
 import pytest
 from tests.scenarios.home import declared, fleet, job, node, told
-from tests.scenarios.serving import Shop, replicas, service, up
+from tests.scenarios.serving import Shop, replicas, service, target_of, up
 
 from steersman.decide.autoscale import desired
 from steersman.engine.publish import HOLD_MS_MIN, gateway_config
@@ -33,7 +33,7 @@ def moves(shop: Shop) -> list[tuple[int, Code]]:
 
 
 def hold_ms(shop: Shop) -> int:
-    config = gateway_config(shop.snapshot, str)
+    config = gateway_config(shop.snapshot, target_of)
     assert config is not None
     return config.services[0].hold_ms
 

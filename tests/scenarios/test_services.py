@@ -1,7 +1,7 @@
 """Services: first start, models from jobs, replicas that die, the end, and what the gateway is told."""
 
 from tests.scenarios.home import RESUMABLE, declared, fleet, job, node, told
-from tests.scenarios.serving import Shop, replicas, service, up
+from tests.scenarios.serving import Shop, replicas, service, target_of, up
 
 from steersman.engine.publish import gateway_config
 from steersman.model.events import NodeHealth, RankExited, RemoveRequested, StopRequested
@@ -16,7 +16,7 @@ FOUR = fleet(node("here", cores=4))
 
 def listed(shop: Shop, name: str = "digits") -> dict[int, list[str]]:
     """What the gateway is told to reach: runs by revision."""
-    config = gateway_config(shop.snapshot, lambda run: f"/{run}")
+    config = gateway_config(shop.snapshot, target_of)
     assert config is not None
     found = next(item for item in config.services if item.name == name)
     return {item.revision: [target.run for target in item.replicas] for item in found.revisions}
@@ -317,13 +317,13 @@ def test_down_drains_and_forgets() -> None:
     """Removed: off the gateway at once, drained, forgotten; with the last service goes the gateway."""
     shop = up(FOUR)
     shop.down("digits")
-    config = gateway_config(shop.snapshot, str)
+    config = gateway_config(shop.snapshot, target_of)
     assert config is not None
     assert config.services == ()
     shop.rest()
     assert len(shop.snapshot.services) == 0
     assert len(shop.snapshot.workloads) == 0
-    assert gateway_config(shop.snapshot, str) is None
+    assert gateway_config(shop.snapshot, target_of) is None
 
 
 def test_down_of_one_of_two_keeps_the_gateway() -> None:

@@ -157,7 +157,7 @@ class EchoExchange:
         self._entries.clear()
 
 
-def make_parts(loop: asyncio.AbstractEventLoop) -> Parts:
+def make_parts(loop: asyncio.AbstractEventLoop, _home: Path) -> Parts:
     return Parts(EchoExchange(loop), BadInput)
 
 

@@ -33,6 +33,7 @@ from steersman.drivers.local import LocalDriver
 from steersman.model.decisions import Placement
 from steersman.model.ids import NodeId
 from steersman.model.workload import Artifact, Job
+from steersman.ports import run_dir
 from steersman.ports.driver import RankKey
 
 
@@ -245,3 +246,12 @@ def test_the_shim_is_nobodys_child_and_in_no_terminals_reach(home: Path) -> None
         assert report.exit_code == 143 or report.signal == 15  # its shell may not have begun to read
 
     scene(home, test)
+
+
+def test_a_replica_s_setup_does_not_get_its_certificate(home: Path, tmp_path: Path) -> None:
+    """The program does, and so do both the other secrets."""
+    seen = tmp_path / "seen"
+    look = f'echo "$STEERSMAN_REPLICA_KEY$STEERSMAN_REPLICA_CERT$STEERSMAN_REPLICA_CA $TOKEN" >> {seen}'
+    secrets = (*((name, "pem") for name in run_dir.REPLICA_SECRETS), ("TOKEN", "t"))
+    run_to_end(home, Job(setup=look, run=look), secrets=secrets)
+    assert seen.read_text().splitlines() == [" t", "pempempem t"]

@@ -20,7 +20,7 @@ from tests.shim.shim_scene import (
 )
 
 from steersman.drivers.local import LocalDriver, LocalSettings
-from steersman.drivers.local import folders as local_folders
+from steersman.hosting import folders as local_folders
 from steersman.model.errors import DriverError
 from steersman.model.ids import RunId
 from steersman.model.workload import Job

@@ -29,7 +29,8 @@ from tests.shim.shim_scene import (
 )
 
 from steersman.dataplane.shim import procs
-from steersman.drivers.local import FAILPOINTS, LocalDriver
+from steersman.drivers.local import LocalDriver
+from steersman.hosting.claim import FAILPOINTS
 from steersman.model.errors import DriverError
 from steersman.model.workload import Job
 from steersman.ports.driver import RankReport

@@ -170,8 +170,9 @@ def declared_fleet(snapshot: Snapshot) -> Fleet | None:
     """The fleet as last declared, from the snapshot."""
     if snapshot.fleet_name is None:
         return None
-    nodes = [state.node for _, state in snapshot.nodes.sorted_items() if state.declared]
-    return Fleet(name=snapshot.fleet_name, nodes=tuple(nodes))
+    here = (state for _, state in snapshot.nodes.sorted_items() if state.declared and not state.node.cluster)
+    clusters = tuple(state.spec for state in snapshot.clusters)
+    return Fleet(name=snapshot.fleet_name, nodes=tuple(state.node for state in here), clusters=clusters)
 
 
 def _fleet(parsed: Parsed, snapshot: Snapshot, here: Here) -> Fleet | None:
@@ -279,14 +280,17 @@ def _check_secrets(parsed: Parsed, known: Collection[str]) -> None:
         _require_secrets(workload.name, workload.body.secrets, origin, known)
     for service, origin in services:
         _require_secrets(service.name, service.secrets, origin, known)
+    if parsed.fleet is not None and parsed.fleet_origin is not None:
+        tokens = [SecretRef(env=each.name, secret=each.token) for each in parsed.fleet.clusters if each.token]
+        _require_secrets("the fleet", tokens, parsed.fleet_origin, known, "clusters")
 
 
 def _require_secrets(
-    name: str, secrets: tuple[SecretRef, ...], origin: Origin, known: Collection[str]
+    name: str, secrets: Sequence[SecretRef], origin: Origin, known: Collection[str], section: str = "secrets"
 ) -> None:
     for item in secrets:
         if item.secret not in known:
-            path = f"secrets.{item.env}"
+            path = f"{section}.{item.env}"
             raise SpecError(
                 f"{name!r} needs the secret {item.secret!r}, which is not set",
                 hint=f"steer secret set {item.secret}",

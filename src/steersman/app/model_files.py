@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from steersman.drivers.local.files import sync_folder
+from steersman.hosting.files import sync_folder
 from steersman.model.errors import HomeError, SpecError
 from steersman.ports import run_dir
 

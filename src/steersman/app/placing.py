@@ -20,7 +20,7 @@ import msgspec
 from msgspec.structs import replace
 
 from steersman.app.model_files import model_digest
-from steersman.drivers.local.folders import workdir_digest
+from steersman.hosting.folders import workdir_digest
 from steersman.model.errors import DriverError, SpecError
 from steersman.model.service import CallableModel, Gateway, OnnxModel, Service
 from steersman.model.workload import Workload

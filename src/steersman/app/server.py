@@ -61,6 +61,7 @@ async def _serve(settings: Settings, environ: Mapping[str, str], token: str, ann
             finally:
                 remove_server(settings.server_file, here)
                 await _close(engine, running, http, serving)
+                await home.leave()
 
 
 async def _until(stop: asyncio.Event, *tasks: asyncio.Task[None]) -> None:

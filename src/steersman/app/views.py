@@ -13,6 +13,7 @@ from steersman.app.serving import HELD_BY_FLEET, Live, gateway, nothing_live
 from steersman.app.serving import row as service_row
 from steersman.app.wire import (
     ArtifactView,
+    ClusterView,
     DecisionView,
     NodeView,
     RankView,
@@ -29,7 +30,16 @@ from steersman.model.decisions import Decision, Reserve, SetCheckpointInterval, 
 from steersman.model.ids import RunId
 from steersman.model.reasons import Code, Reason, reason
 from steersman.model.resources import Device
-from steersman.model.snapshot import FINAL_PHASES, NodeState, Phase, RankState, Run, Snapshot, WorkloadState
+from steersman.model.snapshot import (
+    FINAL_PHASES,
+    ClusterState,
+    NodeState,
+    Phase,
+    RankState,
+    Run,
+    Snapshot,
+    WorkloadState,
+)
 
 Progress = Callable[[RunId], Mapping[str, float]]
 """The last metrics a run reported; empty when there are none."""
@@ -67,6 +77,21 @@ def status(
         owned=sum(map(is_owned, jobs)),
         gateway=gateway(snapshot, here),
         queues=queue_views(snapshot),
+        clusters=tuple(cluster_view(snapshot, state) for state in snapshot.clusters),
+    )
+
+
+def cluster_view(snapshot: Snapshot, state: ClusterState) -> ClusterView:
+    """One cluster, and how many nodes it has that take work."""
+    here = [each for _, each in snapshot.nodes.sorted_items() if each.node.cluster == state.spec.name]
+    return ClusterView(
+        name=state.spec.name,
+        infra=state.spec.driver,
+        address=state.spec.address,
+        nodes=sum(each.declared and each.health == "alive" for each in here),
+        seen_ms=state.seen_ms,
+        problem=state.problem,
+        hint=state.hint,
     )
 
 

@@ -267,6 +267,19 @@ class QueueView(msgspec.Struct, frozen=True, kw_only=True):
     refused: str = ""
 
 
+class ClusterView(msgspec.Struct, frozen=True, kw_only=True):
+    """A cluster of the fleet. `seen_ms`: when it was last seen to change; None: not yet. `problem`: why it
+    could not be asked."""
+
+    name: str
+    infra: str
+    address: str
+    nodes: int
+    seen_ms: int | None = None
+    problem: str = ""
+    hint: str = ""
+
+
 class StatusView(msgspec.Struct, frozen=True, kw_only=True):
     """Everything at one journal position.
 
@@ -285,6 +298,7 @@ class StatusView(msgspec.Struct, frozen=True, kw_only=True):
     owned: int = 0
     gateway: GatewayView | None = None
     queues: tuple[QueueView, ...] = ()
+    clusters: tuple[ClusterView, ...] = ()
 
 
 class RankView(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,7 +4,8 @@ import contextlib
 import importlib.util
 import secrets as chance
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,11 +13,14 @@ from steersman.app.clock import SystemClock
 from steersman.app.machine import boot_id
 from steersman.app.settings import Settings
 from steersman.app.versions import build, libraries
+from steersman.dataplane.cluster import bridge_argv
 from steersman.dataplane.gateway import gateway_argv
 from steersman.dataplane.replica import replica_argv
 from steersman.dataplane.shim import shim_argv
 from steersman.drivers.local import LocalDriver, LocalGateways, LocalSettings
+from steersman.drivers.ray import RayDriver, RaySettings
 from steersman.engine.parts import Parts
+from steersman.guard.authority import Authority
 from steersman.guard.secrets import Secrets
 from steersman.journal.sqlite import SqliteJournal
 from steersman.model.codec import decode_event
@@ -24,6 +28,7 @@ from steersman.model.errors import JournalCorrupt
 from steersman.model.events import HomeCreated
 from steersman.ports import run_dir
 from steersman.ports.journal import Journal
+from steersman.sensors.clusters import ClusterSensor
 from steersman.sensors.figures import Figures
 from steersman.sensors.gateway import GatewaySensor
 from steersman.sensors.prometheus import PrometheusSensor
@@ -35,11 +40,12 @@ DIGEST_PREFIX = "sha256:"
 
 
 class Wired(NamedTuple):
-    """A home that this process owns."""
+    """A home that this process owns. `leave` lets go of its clusters, before the event loop ends."""
 
     parts: Parts
     secrets: Secrets
     figures: Figures
+    leave: Callable[[], Awaitable[None]]
 
 
 @contextlib.contextmanager
@@ -67,13 +73,28 @@ def wired(settings: Settings, environ: Mapping[str, str]) -> Iterator[Wired]:
             )
         )
         held.callback(driver.close)
-        gateways, clock, figures = LocalGateways(settings.home), SystemClock(), Figures()
+        clock, figures = SystemClock(), Figures()
+        authority = Authority(settings.home, home_id, clock.now_ms)
+        ray = RayDriver(
+            RaySettings(
+                home=settings.home,
+                home_id=home_id,
+                python=sys.executable,
+                bridge_argv=partial(bridge_argv, settings.home),
+                environ=environ,
+                open_secret=Secrets(settings.home).get,
+                certify=authority.replica,
+            )
+        )
+        gateways = LocalGateways(settings.home, authority.keep_gateway)
         sealed = Secrets(settings.home)
         parts = Parts(
             journal=journal,
-            drivers={driver.name: driver},
+            drivers={driver.name: driver, ray.name: ray},
             sensors=(
                 RunSensor(driver),
+                RunSensor(ray),
+                ClusterSensor(ray.name, ray),
                 GatewaySensor(gateways, clock, figures),
                 PrometheusSensor(clock),
             ),
@@ -86,7 +107,7 @@ def wired(settings: Settings, environ: Mapping[str, str]) -> Iterator[Wired]:
             gateways=gateways,
             libraries=libraries(),
         )
-        yield Wired(parts=parts, secrets=sealed, figures=figures)
+        yield Wired(parts=parts, secrets=sealed, figures=figures, leave=ray.close)
 
 
 def artifact_path(home: Path, digest: str) -> Path:

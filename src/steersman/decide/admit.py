@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from steersman.model.decisions import Admit, Decision, Finish, Forget, Hold, Stop, StopCause
 from steersman.model.devices import ranks_on_devices, will_do
+from steersman.model.fleet import is_within
 from steersman.model.ids import WorkloadName
 from steersman.model.reasons import Code, Reason, reason
 from steersman.model.resources import WHOLE_MILLI
@@ -110,7 +111,9 @@ def ranks_that_fit(spec: Workload, size: NodeSize) -> int:
 
 
 def may_use(spec: Workload, size: NodeSize) -> bool:
-    """Whether the workload may run on such a node: spot is only for who asks for it."""
+    """Whether the workload may run on such a node: where it says, and on spot only if it asks for that."""
+    if not is_within(size.infra, spec.resources.infra):
+        return False
     return not size.spot or spec.body.spot_policy != "on-demand"
 
 
@@ -138,6 +141,9 @@ def too_large(spec: Workload, sizes: dict[NodeSize, int]) -> Reason | None:
     """
     if not sizes:
         return reason(Code.NO_NODES)
+    infra = spec.resources.infra
+    if not any(is_within(size.infra, infra) for size in sizes):
+        return reason(Code.NO_INFRA, infra=infra)
     fit = max(ranks_by_place(spec, sizes).values(), default=0)
     if fit >= spec.body.num_nodes:
         return None

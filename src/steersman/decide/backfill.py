@@ -429,4 +429,4 @@ def _left(until_ms: int | None, now_ms: int) -> dict[str, int]:
 
 def _kind(shape: Shape) -> tuple[object, ...]:
     """The kind of capacity that a shape waits for: one workload is promised room of each."""
-    return (shape.pools, tuple(kind for kind, _ in shape.accelerators))
+    return (shape.pools, shape.infra, tuple(kind for kind, _ in shape.accelerators))

@@ -91,7 +91,7 @@ def is_over(state: NodeState) -> bool:
 
 def will_take(state: NodeState, shape: Shape) -> bool:
     """Whether the node is one of those where the shape may go at all."""
-    return takes_work(state) and serves(state.node, shape.pools)
+    return takes_work(state) and serves(state.node, shape.pools, shape.infra)
 
 
 def holding(draft: Draft, shape: Shape) -> list[Signature]:
@@ -122,7 +122,7 @@ def room(draft: Draft, shape: Shape) -> Iterator[tuple[NodeId, int]]:
         for cpu_milli, memory_bytes, node in draft.capacity.member(free).since(_least(shape)):
             if 0 < shape.memory_bytes > memory_bytes or node in seen:
                 continue
-            if not serves(draft.nodes[node].node, shape.pools) or is_over(draft.nodes[node]):
+            if not serves(draft.nodes[node].node, shape.pools, shape.infra) or is_over(draft.nodes[node]):
                 continue
             ranks = (
                 ranks_on(draft.nodes[node], shape) if part else ranks_in(cpu_milli, memory_bytes, free, shape)
@@ -311,14 +311,17 @@ def what_lacks(draft: Draft, shape: Shape) -> Code:
         return Code.NO_NODES
     if next(room(draft, shape), None) is not None:
         return Code.NO_ROOM_FOR_GANG if not shape.topology else Code.NO_ROOM_TOGETHER
-    if shape.pools and not any(will_take(draft.nodes[name], shape) for name in draft.node_ids()):
-        return Code.NO_POOL
+    where = shape.pools or shape.infra
+    if where and not any(will_take(draft.nodes[name], shape) for name in draft.node_ids()):
+        return Code.NO_POOL if shape.pools else Code.NO_INFRA
     signatures = holding(draft, shape)
     if not signatures or (_is_instance(shape) and not _can_be_cut(draft, shape, signatures)):
         return Code.NO_SHARE if wants_part(shape) else Code.NO_DEVICES
-    for free in signatures:
-        if next(draft.capacity.member(free).since(_least(shape)), None) is not None:
-            return Code.NO_MEMORY
+    with_cores = (
+        entry[2] for free in signatures for entry in draft.capacity.member(free).since(_least(shape))
+    )
+    if any(not where or will_take(draft.nodes[node], shape) for node in with_cores):
+        return Code.NO_MEMORY
     return Code.NO_CORES
 
 

@@ -19,7 +19,7 @@ from steersman.decide.pack import Packer, is_due
 from steersman.decide.pack_price import Size
 from steersman.model.decisions import Placement
 from steersman.model.devices import will_do
-from steersman.model.fleet import Node
+from steersman.model.fleet import LOCAL, Node, is_within
 from steersman.model.ids import DeviceId, NodeId
 from steersman.model.packing import Ask, Basis, PackingUpdate
 from steersman.model.resources import ALTERNATIVES, ANY_KIND, WHOLE_MILLI
@@ -28,6 +28,10 @@ from steersman.model.table import Table, TableEditor
 from steersman.state.derive import takes_work
 from steersman.state.draft import Draft
 from steersman.state.packing import ask_of, update
+
+Where = tuple[tuple[str, ...], str]
+"""Pools and infrastructure that work names."""
+ANYWHERE: Where = ((), "")
 
 
 class Flavor(NamedTuple):
@@ -42,17 +46,19 @@ class Flavor(NamedTuple):
     cut: bool
     spot: bool
     pool: str
+    infra: str = LOCAL
 
     @property
     def name(self) -> str:
         """Its name among the packer's models: the kind, where nothing else tells flavors apart."""
-        return (
-            "".join(self.kinds) + ("" if self.sliced else "/whole") + (f"@{self.pool}" if self.pool else "")
-        )
+        kinds, whole = "".join(self.kinds), "" if self.sliced else "/whole"
+        pool, infra = self.pool and f"@{self.pool}", "" if self.infra == LOCAL else f"#{self.infra}"
+        return f"{kinds}{whole}{pool}{infra}"
 
-    def serves(self, pools: tuple[str, ...]) -> bool:
-        """Whether work that names these pools may go there; see `model.fleet.serves`."""
-        return self.pool in pools if pools else not self.spot
+    def serves(self, pools: tuple[str, ...], infra: str = "") -> bool:
+        """Whether work that names these may go there; see `model.fleet.serves`."""
+        here = self.pool in pools if pools else not self.spot
+        return here and is_within(self.infra, infra)
 
 
 class Look(NamedTuple):
@@ -72,7 +78,7 @@ class Placer:
         self._ahead: set[NodeId] = set()
         self._looks: dict[NodeId, Look] = {}
         self._flavors: dict[Flavor, int] = {}
-        self._will_do: dict[tuple[str, bool, tuple[str, ...]], tuple[str, ...] | None] = {}
+        self._will_do: dict[tuple[str, bool, Where], tuple[str, ...] | None] = {}
         self._basis = Basis()
         self._known = True  # whether the packer has been told of it as the flavors are now
 
@@ -167,31 +173,31 @@ class Placer:
         named: dict[Ask, int] = {}
         for ask, count in counts.items():
             asked = ALTERNATIVES.join(ask.models) or ANY_KIND
-            models = self._flavors_for(asked, 0 < ask.gpu_milli < WHOLE_MILLI, ()) if ask.gpus else ()
+            models = self._flavors_for(asked, 0 < ask.gpu_milli < WHOLE_MILLI, ANYWHERE) if ask.gpus else ()
             if models is not None:
                 whose = ask._replace(models=models)
                 named[whose] = named.get(whose, 0) + count
         return named
 
-    def _flavors_for(self, asked: str, part: bool, pools: tuple[str, ...]) -> tuple[str, ...] | None:
+    def _flavors_for(self, asked: str, part: bool, where: Where) -> tuple[str, ...] | None:
         """The flavors that will do, by name; empty: all of them. None: there is none."""
-        where = (asked, part, pools)
-        if where not in self._will_do:
+        question = (asked, part, where)
+        if question not in self._will_do:
             seen = [flavor for flavor in self._flavors if len(flavor.kinds) < 2]
             good = {
                 flavor.name
                 for flavor in seen
                 if (flavor.sliced or not part)
                 and (not asked or will_do(asked, "".join(flavor.kinds)))
-                and flavor.serves(pools)
+                and flavor.serves(*where)
             }
             everyone = len(good) == len({flavor.name for flavor in seen})
-            self._will_do[where] = None if not good else () if everyone else tuple(sorted(good))
-        return self._will_do[where]
+            self._will_do[question] = None if not good else () if everyone else tuple(sorted(good))
+        return self._will_do[question]
 
     def _models(self, shape: Shape) -> tuple[str, ...] | None:
         asked = shape.accelerators[0][0] if shape.accelerators else ""
-        return self._flavors_for(asked, shape.device_milli < WHOLE_MILLI, shape.pools)
+        return self._flavors_for(asked, shape.device_milli < WHOLE_MILLI, (shape.pools, shape.infra))
 
 
 def is_for_packer(shape: Shape) -> bool:
@@ -212,6 +218,7 @@ def look_at(node: Node) -> Look:
         cut=any("mig" in device.sharing for device in node.devices),
         spot=node.market == "spot",
         pool=node.pool,
+        infra=node.infra,
     )
     return Look(node, flavor, tuple(sorted(device.id for device in node.devices)))
 

@@ -28,6 +28,7 @@ from steersman.model.decisions import (
     Revise,
     Spawn,
 )
+from steersman.model.fleet import LOCAL
 from steersman.model.ids import WorkloadName
 from steersman.model.reasons import Code, Reason, reason
 from steersman.model.resources import Resources
@@ -111,7 +112,7 @@ def _gateway(snapshot: Snapshot, *, needed: bool) -> Iterator[Decision]:
 
 def _gateway_job() -> Workload:
     body = Job(run="", program="gateway", retry=ALWAYS, stop_grace_ms=15_000)
-    return Workload(name=GATEWAY_NAME, body=body, resources=Resources(), priority=1_000)
+    return Workload(name=GATEWAY_NAME, body=body, resources=Resources(infra=LOCAL), priority=1_000)
 
 
 def replicas_of(snapshot: Snapshot, state: ServiceState) -> list[Replica]:

@@ -191,6 +191,8 @@ class Actor:
             placement=placement,
             node_devices=() if node is None else node.node.devices,
             num_ranks=len(run.ranks),
+            gang=tuple(rank.placement for rank in run.ranks),
+            cluster="" if node is None else node.node.cluster,
             checkpoint_interval_ms=run.interval_ms,
             input_paths=tuple(inputs),
             secrets=tuple((item.env, self._parts.open_secret(item.secret)) for item in body.secrets),

@@ -334,7 +334,7 @@ class Engine:
 
         Whether it has it now.
         """
-        config = gateway_config(self._snapshot, self._parts.gateways.socket)
+        config = gateway_config(self._snapshot, self._parts.gateways.target)
         if config is None or _same(config, self._published):
             return True
         try:

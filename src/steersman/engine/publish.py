@@ -17,10 +17,10 @@ HOLD_MS_MIN = 10_000
 HOLD_COLD_STARTS = 3
 
 
-def gateway_config(snapshot: Snapshot, socket: Callable[[str], str]) -> GatewayConfig | None:
+def gateway_config(snapshot: Snapshot, target: Callable[[str], ReplicaTarget]) -> GatewayConfig | None:
     """What the gateway should serve; None when nobody declared a service or a gateway.
 
-    `socket` names the socket of a run's replica.
+    `target` says where the replica of a run listens.
     """
     services = [state for _, state in snapshot.services.sorted_items()]
     if not services and snapshot.gateway is None:
@@ -29,12 +29,14 @@ def gateway_config(snapshot: Snapshot, socket: Callable[[str], str]) -> GatewayC
         epoch=snapshot.epoch,
         position=snapshot.position,
         gateway=snapshot.gateway or Gateway(),
-        services=tuple(_service(snapshot, state, socket) for state in services if not state.removing),
+        services=tuple(_service(snapshot, state, target) for state in services if not state.removing),
         keys=snapshot.keys,
     )
 
 
-def _service(snapshot: Snapshot, state: ServiceState, socket: Callable[[str], str]) -> ServiceConfig:
+def _service(
+    snapshot: Snapshot, state: ServiceState, target: Callable[[str], ReplicaTarget]
+) -> ServiceConfig:
     spec = state.spec
     hopeless = state.stop_requested or (state.failed is not None and not (state.serving or state.rolling))
     hold_ms = max(HOLD_MS_MIN, HOLD_COLD_STARTS * (state.cold_start_ms or 0))
@@ -44,8 +46,7 @@ def _service(snapshot: Snapshot, state: ServiceState, socket: Callable[[str], st
         run = None if job.run is None else snapshot.runs[job.run]
         lives = run is not None and run.state in (RunState.STARTING, RunState.RUNNING)
         if run is not None and lives and not ref.retiring:
-            target = ReplicaTarget(run=run.id, socket=socket(run.id))
-            targets.setdefault(ref.revision, []).append(target)
+            targets.setdefault(ref.revision, []).append(target(run.id))
     return ServiceConfig(
         name=spec.name,
         revisions=tuple(

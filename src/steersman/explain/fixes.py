@@ -83,6 +83,7 @@ def _cut(spec: Workload, sizes: Mapping[NodeSize, int]) -> Resources | None:
             cpu_milli=min(asked.cpu_milli, size.cpu_milli),
             memory_bytes=min(asked.memory_bytes, size.memory_bytes),
             accelerators=tuple((kind, count) for kind, count in kept if count),
+            infra=asked.infra,
         )
         if cut.accelerators:
             cut = replace(

@@ -19,6 +19,7 @@ from steersman.decide.fit import (
 from steersman.decide.preempt import lost_work, protected_until_ms
 from steersman.decide.quota import Book, demand
 from steersman.model.devices import will_do
+from steersman.model.fleet import is_within
 from steersman.model.ids import NodeId, RunId
 from steersman.model.reasons import Code
 from steersman.model.snapshot import NodeState, Run, RunState, Shape, Snapshot, WorkloadState
@@ -80,7 +81,8 @@ def refuse(node: NodeState, state: WorkloadState) -> Refusal | None:
     if not takes_work(node):
         return Refusal(node=name, code=Code.NO_NODES)
     if not will_take(node, shape):
-        return Refusal(node=name, code=Code.NO_POOL)
+        there = is_within(node.node.infra, shape.infra)
+        return Refusal(node=name, code=Code.NO_POOL if there else Code.NO_INFRA)
     if assign(node, shape, 0) is None:
         return _without_devices(node, shape)
     cpu, memory = free_cores(node), free_memory(node)

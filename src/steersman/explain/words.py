@@ -230,6 +230,11 @@ def _forecast(facts: Facts) -> str:
     )
 
 
+def _infra(facts: Facts) -> str:
+    named = facts.get("infra")
+    return f"no node of {f'`infra: {named}`' if named else 'the `infra` that it names'} takes work now"
+
+
 def _always(text: str) -> Callable[[Facts], str]:
     return lambda _: text
 
@@ -239,6 +244,7 @@ _LACKS: Mapping[Code, str] = {
     Code.NO_CORES: "too few free cores",
     Code.NO_MEMORY: "too little free memory",
     Code.NO_NODES: "takes no work",
+    Code.NO_INFRA: "is not of the infrastructure it names",
 }
 
 _WORDS: Mapping[Code, Callable[[Facts], str]] = {
@@ -262,6 +268,7 @@ _WORDS: Mapping[Code, Callable[[Facts], str]] = {
     Code.NO_DEVICES: _always("no node has enough free devices of the kind now"),
     Code.NO_SHARE: _always("no device of the kind has so large a part free now"),
     Code.NO_POOL: _always("no node of a pool where it may go takes work"),
+    Code.NO_INFRA: _infra,
     Code.NO_ROOM_FOR_GANG: _always("some ranks would fit now, but not all of them together"),
     Code.NO_ROOM_TOGETHER: _always(
         "its ranks would fit now, but not in one node or zone, as `topology` asks"
@@ -421,6 +428,7 @@ _FIXES: Mapping[Code, Callable[[Facts], str]] = {
     Code.NO_DEVICES: _always(_WAIT),
     Code.NO_SHARE: _always(_WAIT),
     Code.NO_POOL: _always("declare a node of that pool, or let it run elsewhere"),
+    Code.NO_INFRA: _always("declare a fleet that has it, or leave out `infra` to run anywhere"),
     Code.NO_ROOM_FOR_GANG: _always(_WAIT),
     Code.NO_ROOM_TOGETHER: _always(f"{_WAIT}, or leave out `topology`"),
     Code.ROOM_PROMISED: _always(_WAIT),

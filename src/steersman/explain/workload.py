@@ -1,12 +1,13 @@
 """The whole answer to `steer explain NAME`: where it stands, why, what is in the way, and what happened."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 
 import msgspec
 
 from steersman.decide.admit import too_large
 from steersman.decide.quota import Book, demand
+from steersman.explain.clusters import cluster_fix, trouble, troubled
 from steersman.explain.fixes import nearest_fix
 from steersman.explain.forecast import Forecast
 from steersman.explain.history import Moment, history
@@ -70,7 +71,7 @@ def explain(snapshot: Snapshot, name: str, records: Iterable[tuple[int, int, Eve
         size=_size(state),
         code="" if reason is None else reason.code.value,
         fix=_fix(snapshot, state, reason, against),
-        facts=(*standing(snapshot, state), *_facts(state)),
+        facts=(*standing(snapshot, state), *_troubles(snapshot, state), *_facts(state)),
         refused=tuple((code.value, count) for code, count in counts(found)),
         refusals=found[:REFUSALS_SHOWN_MAX],
         rivals=against[:RIVALS_SHOWN_MAX],
@@ -94,6 +95,11 @@ def _fix(
     snapshot: Snapshot, state: WorkloadState, reason: Reason | None, against: Sequence[Rival]
 ) -> str | None:
     """What to do about it; for who could not run even on the empty fleet, what would let it run there."""
+    mended = cluster_fix(snapshot, state.spec.resources.infra, reason)
+    if mended is not None:
+        return mended
+    if reason is not None and reason.code is Code.NO_INFRA:
+        return fix(reason, state.spec.name)
     found = nearest(snapshot, state)
     if found is not None and (reason is None or reason.code is not Code.WAITING_INPUT):
         return found
@@ -188,6 +194,11 @@ def _size(state: WorkloadState) -> str:
     ranks = state.spec.body.num_nodes
     text = ", ".join(parts)
     return f"{ranks} ranks of {text} each, as declared" if ranks > 1 else f"{text}, as declared"
+
+
+def _troubles(snapshot: Snapshot, state: WorkloadState) -> Iterator[str]:
+    if state.phase in (Phase.DECLARED, Phase.QUEUED):
+        yield from map(trouble, troubled(snapshot, state.spec.resources.infra))
 
 
 def _facts(state: WorkloadState) -> list[str]:

@@ -21,6 +21,7 @@ EVENT_VERSIONS: Mapping[str, int] = {
     "control-plane-started": 1,
     "policy-set": 1,
     "fleet-declared": 1,
+    "cluster-observed": 1,
     "node-health": 1,
     "interruption-notice": 1,
     "price-observed": 1,

@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from steersman.model.decisions import Decision
-from steersman.model.fleet import Fleet
+from steersman.model.fleet import Fleet, Node
 from steersman.model.ids import NodeId, QueueName, RunId, WorkloadName
 from steersman.model.packing import PackingUpdate
 from steersman.model.policy import Policy
@@ -40,6 +40,18 @@ class PolicySet(msgspec.Struct, frozen=True, kw_only=True, tag="policy-set"):
 
 class FleetDeclared(msgspec.Struct, frozen=True, kw_only=True, tag="fleet-declared"):
     fleet: Fleet
+
+
+class ClusterObserved(msgspec.Struct, frozen=True, kw_only=True, tag="cluster-observed"):
+    """The nodes that a cluster of the fleet has now, all of them, sorted by id.
+
+    With a `problem` it could not be asked: then no nodes are named, and those that it had are unknown.
+    """
+
+    cluster: str
+    nodes: tuple[Node, ...] = ()
+    problem: str = ""
+    hint: str = ""
 
 
 class NodeHealth(msgspec.Struct, frozen=True, kw_only=True, tag="node-health"):
@@ -232,6 +244,7 @@ Event = (
     | ControlPlaneStarted
     | PolicySet
     | FleetDeclared
+    | ClusterObserved
     | NodeHealth
     | InterruptionNotice
     | PriceObserved

@@ -29,6 +29,7 @@ class Code(StrEnum):
     NO_DEVICES = "no-devices"
     NO_SHARE = "no-share"  # no device has so large a part free, in a mode that will do
     NO_POOL = "no-pool"  # none of the pools where it may go has a node that takes work
+    NO_INFRA = "no-infra"  # no node of the infrastructure that it names takes work
     NO_ROOM_FOR_GANG = "no-room-for-gang"
     NO_ROOM_TOGETHER = "no-room-together"  # its ranks fit, but not in one node or zone, as it asks
     PREEMPTED = "preempted"

@@ -39,7 +39,8 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
     """An amount asked for or held. `accelerators` is sorted by kind and holds only positive counts.
 
     `device_milli`: how much of each device, in thousandths; less than all of it means one device.
-    `mig_profile`: a MIG instance instead, as ``3g.20gb``.
+    `mig_profile`: a MIG instance instead, as ``3g.20gb``. `infra`: where it must be, as ``local``, ``ray`` or
+    ``ray/gpu``; empty: anywhere.
     """
 
     cpu_milli: int = 0
@@ -48,6 +49,7 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
     device_milli: int = WHOLE_MILLI
     sharing: Sharing = "auto"
     mig_profile: str = ""
+    infra: str = ""
 
 
 def count_kinds(devices: Iterable[Device]) -> tuple[tuple[str, int], ...]:

@@ -15,7 +15,7 @@ import msgspec
 from steersman.model.decisions import Choose, Outcome, Placement, Reservation, StopCause
 from steersman.model.demand import Demand
 from steersman.model.durations import Durations
-from steersman.model.fleet import Market, Node
+from steersman.model.fleet import Cluster, Market, Node
 from steersman.model.ids import DecisionId, DeviceId, QueueName, RunId, WorkloadName
 from steersman.model.packing import Packing
 from steersman.model.policy import Policy
@@ -268,7 +268,8 @@ class Shape(NamedTuple):
     """What a rank asks for, how many ranks there are, and where they may go: equal shapes fit alike.
 
     `topology`: ranks that must share a ``node`` or a ``zone``; empty: anywhere. `pools`: the only pools that
-    will do; empty: any. `queue` is whose quota it is taken from.
+    will do; empty: any. `queue` is whose quota it is taken from. `infra`: the only one that will do; empty:
+    any.
     """
 
     cpu_milli: int
@@ -281,6 +282,7 @@ class Shape(NamedTuple):
     topology: Topology = ""
     pools: tuple[str, ...] = ()
     queue: QueueName = DEFAULT_QUEUE
+    infra: str = ""
 
 
 class Line(NamedTuple):
@@ -301,6 +303,16 @@ Signature = tuple[tuple[str, int], ...]
 """Free accelerators of a node by kind, sorted."""
 
 
+class ClusterState(msgspec.Struct, frozen=True, kw_only=True):
+    """A cluster of the fleet. `seen_ms`: since when what is known of it is known; None: it was not seen yet.
+    `problem`: why it could not be asked; empty: it could."""
+
+    spec: Cluster
+    seen_ms: int | None = None
+    problem: str = ""
+    hint: str = ""
+
+
 class NodeSize(NamedTuple):
     """What a node has in all, and where: `zone` is (site, zone of it)."""
 
@@ -309,6 +321,7 @@ class NodeSize(NamedTuple):
     accelerators: tuple[tuple[str, int], ...] = ()
     zone: tuple[str, str] = ("", "")
     spot: bool = False
+    infra: str = "local"
 
 
 class Indexes(msgspec.Struct, frozen=True, kw_only=True):
@@ -366,6 +379,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int = 0
     policy: Policy = Policy()
     fleet_name: str | None = None
+    clusters: tuple[ClusterState, ...] = ()
     workloads: Table[WorkloadState] = Table()
     runs: Table[Run] = Table()
     nodes: Table[NodeState] = Table()

@@ -36,6 +36,8 @@ class StartOrder(msgspec.Struct, frozen=True, kw_only=True):
     placement: Placement
     node_devices: tuple[Device, ...] = ()
     num_ranks: int
+    gang: tuple[Placement, ...] = ()
+    cluster: str = ""
     checkpoint_interval_ms: int | None
     input_paths: tuple[tuple[str, str], ...] = ()
     secrets: tuple[tuple[str, str], ...] = ()

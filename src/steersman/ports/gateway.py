@@ -1,8 +1,10 @@
-"""The contract between the control plane and the gateway: two kinds of files, and nothing else.
+"""The contract between the control plane and the gateway: files, and nothing else.
 
     <home>/gateway/config.json         control plane → gateway: `GatewayConfig`, replaced whole
     <home>/gateway/address.json        gateway → control plane: `GatewayAddress`, where it listens
     <home>/gateway/stats-<n>.json      gateway process n → control plane: `GatewayStats`, every STATS_MS
+    <home>/gateway/replicas.pem        control plane → gateway: key and certificate for replicas on other
+                                       machines; replicas-ca.pem: the authority that theirs are of
 
 The gateway reads its configuration again when the file's identity (inode, mtime) changes, looked at every
 CONFIG_LOOK_MS. A configuration that cannot be read, or is of a lower epoch than the one in use, is ignored
@@ -20,6 +22,8 @@ GATEWAY = "gateway"
 CONFIG_FILE = "config.json"
 ADDRESS_FILE = "address.json"
 STATS_PREFIX = "stats-"
+PEERS_FILE = "replicas.pem"
+PEERS_AUTHORITY_FILE = "replicas-ca.pem"
 CONFIG_LOOK_MS = 20
 STATS_MS = 250
 STATS_STALE_MS = 3_000
@@ -27,10 +31,13 @@ STATS_STALE_MS = 3_000
 
 
 class ReplicaTarget(msgspec.Struct, frozen=True, kw_only=True):
-    """One replica: the run's name, and the path of the Unix socket it listens on once it is ready."""
+    """One replica: the run's name and where it listens once it is ready. `socket` is the path of a Unix
+    socket on this machine; with an `address` (``ip:port``) it is reached over TCP and TLS instead, see
+    `ports.peers`."""
 
     run: str
-    socket: str
+    socket: str = ""
+    address: str = ""
 
 
 class RevisionConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,10 +129,11 @@ class Gateways(Protocol):
     Contract: `publish` is durable enough that a reader sees the old or the new configuration whole; it
     raises DriverError when it cannot. `observe` returns what can be read and is not older than
     STATS_STALE_MS; an empty answer means unknown. It changes nothing. `address` is where the gateway said
-    that it listens, None before it ever did. `socket` is where the replica of a run listens, once it does.
+    that it listens, None before it ever did. `target` is where the replica of a run listens, or will. It is
+    asked for every replica in every cycle, so it is cheap, and it never raises.
     """
 
-    def socket(self, run: str) -> str: ...
+    def target(self, run: str) -> ReplicaTarget: ...
 
     def publish(self, config: GatewayConfig) -> None: ...
 

@@ -86,9 +86,16 @@ EXIT_YIELDED = 75
 """EX_TEMPFAIL: the trainer saved a checkpoint on notice and wants to be resumed."""
 
 READY = "ready.json"
-"""{"at_ms", "load_ms"}: written by a replica once it answers batches; it rings the doorbell then."""
+"""{"at_ms", "load_ms", "address"?}: written by a replica once it answers batches; it rings the doorbell then.
+"address" is ``ip:port`` of one that listens on a network."""
 REPLICA_SOCKET = "replica.sock"
 ENV_REPLICA = "STEERSMAN_REPLICA"
 """What a replica serves, as JSON: {"service", "revision", "kind": "onnx" | "callable", "target", "threads",
-"batch_size_max", "batch_timeout_ms", "load_timeout_ms"?}. The model file of kind onnx is its input
-``model``."""
+"batch_size_max", "batch_timeout_ms", "load_timeout_ms"?, "listen"?: {"address"}}. With "listen" it listens on
+that IP address, on a port of the kernel's choice, with the secrets REPLICA_SECRETS, and has no
+socket in its folder. The model file of kind onnx is its input ``model``."""
+ENV_REPLICA_CERT = "STEERSMAN_REPLICA_CERT"
+ENV_REPLICA_KEY = "STEERSMAN_REPLICA_KEY"
+ENV_REPLICA_CA = "STEERSMAN_REPLICA_CA"
+REPLICA_SECRETS = (ENV_REPLICA_CERT, ENV_REPLICA_KEY, ENV_REPLICA_CA)
+"""PEM texts among the secrets of a replica that listens on a network; its setup command does not get them."""

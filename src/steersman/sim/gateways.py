@@ -1,6 +1,6 @@
 """Gateways without a gateway: keeps what it is told and says what a test wants said."""
 
-from steersman.ports.gateway import GatewayAddress, GatewayConfig, GatewayStats
+from steersman.ports.gateway import GatewayAddress, GatewayConfig, GatewayStats, ReplicaTarget
 
 
 class SimGateways:
@@ -10,9 +10,9 @@ class SimGateways:
         self.published: list[GatewayConfig] = []
         self.stats: tuple[GatewayStats, ...] = ()
 
-    def socket(self, run: str) -> str:
+    def target(self, run: str) -> ReplicaTarget:
         """A name for it; nobody listens there."""
-        return f"/{run}"
+        return ReplicaTarget(run=run, socket=f"/{run}")
 
     def publish(self, config: GatewayConfig) -> None:
         """Keep it."""

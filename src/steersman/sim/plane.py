@@ -27,7 +27,7 @@ from steersman.model.errors import DriverError, JournalWriteError, SteersmanErro
 from steersman.model.events import Event
 from steersman.ports.clock import Clock
 from steersman.ports.driver import Driver, RankKey, RankReport, StartOrder, StopOrder
-from steersman.ports.gateway import GatewayAddress, GatewayConfig, Gateways, GatewayStats
+from steersman.ports.gateway import GatewayAddress, GatewayConfig, Gateways, GatewayStats, ReplicaTarget
 from steersman.ports.journal import Head, Journal, Record, Verification
 from steersman.ports.sensor import Sensor
 
@@ -225,8 +225,8 @@ class GatewaysGate:
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
 
-    def socket(self, run: str) -> str:
-        return self._plane.world.gateways.socket(run)
+    def target(self, run: str) -> ReplicaTarget:
+        return self._plane.world.gateways.target(run)
 
     def publish(self, config: GatewayConfig) -> None:
         self._plane.reach("publish:sent")

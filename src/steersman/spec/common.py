@@ -70,7 +70,6 @@ class Asked:
         return base if chosen is None else chosen
 
     def resources(self) -> Resources:
-        self.get(keys.INFRA)
         cpu, memory = self.get(keys.CPUS), self.get(keys.MEMORY_KEY)
         if self.base is not None:
             _warn_range(self.base, keys.CPUS, cpu)
@@ -83,6 +82,7 @@ class Asked:
             device_milli=wanted.device_milli,
             sharing=self._sharing(wanted),
             mig_profile=self._mig_profile(wanted),
+            infra=self.get(keys.INFRA) or "",
         )
 
     def _sharing(self, wanted: WantedAccelerators) -> Sharing:

@@ -7,7 +7,7 @@ a `count` cannot fill the memory.
 from collections.abc import Mapping
 
 from steersman.model.devices import modes_of
-from steersman.model.fleet import DEFAULT_SITE, Fleet, Market, Node
+from steersman.model.fleet import DEFAULT_SITE, LEASE_MS_DEFAULT, Cluster, Fleet, Market, Node
 from steersman.model.ids import DeviceId, NodeId
 from steersman.model.pools import RESERVED_NAMES
 from steersman.model.resources import Device, SharingMode
@@ -27,12 +27,12 @@ NAME_CHARS_MAX = 63
 def read_fleet(node: MapNode, place: Place, default_name: str) -> Fleet:
     """The fleet that a document declares. Raises SpecError."""
     fields = Fields(keys_fleet.FLEET_SECTION, node, place)
-    written = fields.require(keys_fleet.NODES)
-    if not written:
+    written, clusters = fields.get_or(keys_fleet.NODES, ()), fields.get_or(keys_fleet.CLUSTERS, ())
+    if not written and not clusters:
         raise place.at(keys_fleet.NODES.name).error(
             fields.line_of(keys_fleet.NODES),
-            "a fleet has at least one node",
-            "declare one: name, cpus, memory",
+            "a fleet has at least one node or cluster",
+            "declare a node: name, cpus, memory; or a cluster: name, infra, address",
         )
     _check_sizes(written, place)
     nodes: dict[NodeId, Node] = {}
@@ -48,6 +48,51 @@ def read_fleet(node: MapNode, place: Place, default_name: str) -> Fleet:
     return Fleet(
         name=fields.get_or(keys_common.NAME_KEY, default_name),
         nodes=tuple(nodes[name] for name in sorted(nodes)),
+        clusters=_clusters(clusters, nodes),
+    )
+
+
+def _clusters(written: tuple[Fields, ...], nodes: Mapping[NodeId, Node]) -> tuple[Cluster, ...]:
+    """By name. A pool is either declared nodes or one cluster's: their prices are nobody else's."""
+    found: dict[str, Cluster] = {}
+    pools = {node.pool for node in nodes.values() if node.pool}
+    for fields in written:
+        made = _cluster(fields)
+        if made.name in found:
+            raise fields.place.at("name").error(
+                fields.line_of(keys_fleet.CLUSTER_NAME),
+                f"two clusters are called {made.name!r}",
+                "rename one of them",
+            )
+        if made.pool and made.pool in pools:
+            raise fields.place.at("pool").error(
+                fields.line_of(keys_fleet.POOL),
+                f"the pool {made.pool!r} is another entry's",
+                "give the cluster a pool of its own",
+            )
+        pools.add(made.pool)
+        found[made.name] = made
+    return tuple(found[name] for name in sorted(found))
+
+
+def _cluster(fields: Fields) -> Cluster:
+    market: Market = "spot" if fields.get(keys_fleet.NODE_SPOT) else "on-demand"
+    return Cluster(
+        name=fields.require(keys_fleet.CLUSTER_NAME),
+        driver=fields.require(keys_fleet.CLUSTER_INFRA),
+        address=fields.require(keys_fleet.ADDRESS),
+        token=fields.get_or(keys_fleet.TOKEN, ""),
+        allow_open=fields.get_or(keys_fleet.ALLOW_OPEN, False),
+        python=fields.get_or(keys_fleet.PYTHON, ""),
+        runtime_env=fields.get_or(keys_fleet.RUNTIME_ENV_KEY, "{}"),
+        node_dir=fields.get_or(keys_fleet.NODE_DIR, ""),
+        shared_dir=fields.get_or(keys_fleet.SHARED_DIR, ""),
+        lease_ms=fields.get_or(keys_fleet.LEASE, LEASE_MS_DEFAULT),
+        site=fields.get_or(keys_fleet.SITE, DEFAULT_SITE),
+        zone=fields.get_or(keys_fleet.ZONE, ""),
+        pool=_pool(fields, keys_fleet.CLUSTER_NAME),
+        market=market,
+        price_usd_micro_per_hour=fields.get(keys_fleet.NODE_PRICE),
     )
 
 
@@ -110,7 +155,7 @@ def _ids(fields: Fields) -> list[str]:
     return [name] if count is None else [f"{name}-{index}" for index in range(count)]
 
 
-def _pool(fields: Fields) -> str:
+def _pool(fields: Fields, name: Key[str] = keys_fleet.NODE_NAME) -> str:
     """The pool as named; else those of one entry are one, when anybody may ask what they cost."""
     pool = fields.get(keys_fleet.POOL)
     if pool in RESERVED_NAMES:
@@ -118,7 +163,7 @@ def _pool(fields: Fields) -> str:
             fields.line_of(keys_fleet.POOL), f"no pool can be called {pool!r}", "choose another name"
         )
     asked_of = fields.get(keys_fleet.NODE_SPOT) or fields.get(keys_fleet.NODE_PRICE) is not None
-    return pool or (fields.require(keys_fleet.NODE_NAME) if asked_of else "")
+    return pool or (fields.require(name) if asked_of else "")
 
 
 def _nodes(fields: Fields) -> list[Node]:
@@ -127,7 +172,7 @@ def _nodes(fields: Fields) -> list[Node]:
         raise fields.place.at("name").error(
             fields.line_of(keys_fleet.NODE_NAME), f"with its number, {ids[-1]!r} is too long", NAME_RULE
         )
-    driver, site = fields.get_or(keys_common.INFRA, "local"), fields.get_or(keys_fleet.SITE, DEFAULT_SITE)
+    driver, site = fields.get_or(keys_fleet.NODE_INFRA, "local"), fields.get_or(keys_fleet.SITE, DEFAULT_SITE)
     cpu_milli, memory_bytes = _exact(fields, keys_fleet.NODE_CPUS), _exact(fields, keys_fleet.NODE_MEMORY)
     kinds, labels = fields.get_or(keys_fleet.NODE_ACCELERATORS, ()), fields.get_or(keys_fleet.NODE_LABELS, ())
     sharing = {kind: _sharing(fields, kind) for kind, _ in kinds}

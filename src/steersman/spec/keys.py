@@ -16,7 +16,7 @@ The keys of each kind of declaration stand in a module of their own; what they s
 from collections.abc import Iterator
 
 from steersman.spec.keys_common import ALTERNATIVE, DATA_SECTION, INPUT_SECTION, RESOURCES_SECTION
-from steersman.spec.keys_fleet import FLEET_SECTION, NODE_SECTION
+from steersman.spec.keys_fleet import CLUSTER_SECTION, FLEET_SECTION, NODE_SECTION
 from steersman.spec.keys_gateway import GATEWAY_SECTION, TLS_SECTION
 from steersman.spec.keys_job import CHECKPOINT_SECTION, CODES_SECTION, JOB_SECTION, RETRY_SECTION
 from steersman.spec.keys_queue import BUDGET_SECTION, PREEMPTION_SECTION, QUEUE_SECTION, QUOTA_SECTION
@@ -52,6 +52,7 @@ SECTIONS = (
     PREEMPTION_SECTION,
     FLEET_SECTION,
     NODE_SECTION,
+    CLUSTER_SECTION,
 )
 
 

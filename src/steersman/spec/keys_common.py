@@ -61,7 +61,11 @@ NAME_KEY: Key[str] = Key(name="name", shape=DECLARED_NAME, note="the name; witho
 
 # --- resources of one rank or replica ------------------------------------------------------------
 
-INFRA: Key[str] = Key(name="infra", shape=Infra(), note="where to run: `local`, this machine")
+INFRA: Key[str] = Key(
+    name="infra",
+    shape=Infra(),
+    note="where to run: `local`, this machine, `ray`, or one cluster: `ray/gpu`; anywhere when not given",
+)
 CPUS: Key[Amount] = Key(
     name="cpus", shape=CPU, note="cores of each rank or replica: `2`, `0.5`, `500m`, `4+`; 1 when not given"
 )

@@ -3,10 +3,11 @@
 from steersman.model.resources import SharingMode
 from steersman.model.units import Amount
 from steersman.spec.accelerators import Kinds, NodeAccelerators
-from steersman.spec.keys_common import FLAG, INFRA, KIND, LABEL_MAP, NAME_KEY, PRICE
+from steersman.spec.keys_common import FLAG, KIND, LABEL_MAP, NAME_KEY, PRICE
+from steersman.spec.measures import Span
 from steersman.spec.sections import Fields, Key, Nested, Section
-from steersman.spec.shapes import CPU, MEMORY, Choice, Integer, ListOf
-from steersman.spec.values import NAME
+from steersman.spec.shapes import CPU, MEMORY, Choice, Integer, ListOf, Text
+from steersman.spec.values import NAME, RUNTIME_ENV, SECRET_PATTERN, Infra
 
 FLEET_COUNT_MAX = 100_000
 """The most nodes of one fleet."""
@@ -63,12 +64,15 @@ COUNT: Key[int] = Key(
     note="that many alike, named `<name>-0` and on",
     origin="steersman",
 )
+NODE_INFRA: Key[str] = Key(
+    name="infra", shape=Infra(node=True), note="`local`: this machine, or a part of it", origin="steersman"
+)
 NODE_SECTION = Section(
     name="node",
     title="a node",
     keys=(
         NODE_NAME,
-        INFRA,
+        NODE_INFRA,
         NODE_CPUS,
         NODE_MEMORY,
         NODE_ACCELERATORS,
@@ -92,6 +96,114 @@ NODES: Key[tuple[Fields, ...]] = Key(
     shape=ListOf(what="nodes", item=Nested(section=NODE_SECTION), items_max=FLEET_COUNT_MAX),
     note="what may be used",
     origin="steersman",
+)
+
+# --- clusters ----------------------------------------------------------------------------------------
+
+CLUSTERS_MAX = 64
+LEASE_MS_MIN, LEASE_MS_MAX = 5_000, 600_000
+_FOLDER = Text(what="a folder", pattern="/[^\0]*", rule="write an absolute path", chars_max=4_096)
+
+CLUSTER_NAME: Key[str] = Key(
+    name="name", shape=NAME, note="the cluster's name", origin="steersman", required=True
+)
+CLUSTER_INFRA: Key[str] = Key(
+    name="infra",
+    shape=Choice(what="an engine", options=(("ray", "ray"),)),
+    note="the engine that its machines have joined: `ray`",
+    origin="steersman",
     required=True,
 )
-FLEET_SECTION = Section(name="fleet", title="a fleet", keys=(KIND, NAME_KEY, NODES))
+ADDRESS: Key[str] = Key(
+    name="address",
+    shape=Text(
+        what="the address of a cluster's head",
+        pattern=r"(?:ray://)?(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}",
+        rule="write `HOST:6379`, or `ray://HOST:10001` from a machine that is not of the cluster",
+    ),
+    note="where its head is reached: `HOST:6379` from one of its machines, `ray://HOST:10001` from elsewhere",
+    origin="steersman",
+    required=True,
+)
+TOKEN: Key[str] = Key(
+    name="token",
+    shape=Text(what="the name of a secret", pattern=SECRET_PATTERN, rule="`steer secret set NAME` makes one"),
+    note="the name of the secret that holds its token",
+    origin="steersman",
+)
+ALLOW_OPEN: Key[bool] = Key(
+    name="allow_open",
+    shape=FLAG,
+    note="true: use it although whoever reaches it can run programs there: it asks for no token",
+    origin="steersman",
+)
+PYTHON: Key[str] = Key(
+    name="python",
+    shape=_FOLDER,
+    note="an interpreter here that has the cluster's version of Ray; Steersman's own when not given",
+    origin="steersman",
+)
+RUNTIME_ENV_KEY: Key[str] = Key(
+    name="runtime_env",
+    shape=RUNTIME_ENV,
+    note="what Ray makes the environment there of: `{pip: [torch]}`, `uv`, `conda`, `env_vars` …",
+    origin="steersman",
+)
+NODE_DIR: Key[str] = Key(
+    name="node_dir",
+    shape=_FOLDER,
+    note="the folder for Steersman's files on its machines; their temporary one when not given",
+    origin="steersman",
+)
+SHARED_DIR: Key[str] = Key(
+    name="shared_dir",
+    shape=_FOLDER,
+    note="a folder that its machines and this one share: checkpoints go there and are not copied",
+    origin="steersman",
+)
+LEASE: Key[int] = Key(
+    name="lease",
+    shape=Span(what="a lease", least_ms=LEASE_MS_MIN, most_ms=LEASE_MS_MAX),
+    note="how long a program lives on a machine that does not reach the cluster's head; 30s when not given",
+    origin="steersman",
+)
+CLUSTER_SECTION = Section(
+    name="cluster",
+    title="a cluster",
+    keys=(
+        CLUSTER_NAME,
+        CLUSTER_INFRA,
+        ADDRESS,
+        TOKEN,
+        ALLOW_OPEN,
+        PYTHON,
+        RUNTIME_ENV_KEY,
+        NODE_DIR,
+        SHARED_DIR,
+        LEASE,
+        SITE,
+        ZONE,
+        POOL,
+        NODE_SPOT,
+        NODE_PRICE,
+    ),
+    elsewhere=(
+        ("cpus", "the nodes of a cluster are found, not declared: leave it out"),
+        ("memory", "the nodes of a cluster are found, not declared: leave it out"),
+        ("accelerators", "the nodes of a cluster are found, not declared: leave it out"),
+        ("count", "the nodes of a cluster are found, not declared: leave it out"),
+        ("nodes", "the nodes of a cluster are found, not declared: leave it out"),
+        ("labels", "a node's labels are those that Ray gives it: `ray start --labels`"),
+        ("price", "did you mean `price_usd_per_hour`?"),
+        ("spot", "did you mean `use_spot`?"),
+        ("url", "did you mean `address`?"),
+        ("working_dir", "give a job its `workdir`"),
+    ),
+)
+CLUSTERS: Key[tuple[Fields, ...]] = Key(
+    name="clusters",
+    shape=ListOf(what="clusters", item=Nested(section=CLUSTER_SECTION), items_max=CLUSTERS_MAX),
+    note="clusters whose nodes are found",
+    origin="steersman",
+)
+FLEET_SECTION = Section(name="fleet", title="a fleet", keys=(KIND, NAME_KEY, NODES, CLUSTERS))

@@ -28,6 +28,10 @@ DEPTH_MAX = 32
 
 NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 
+_FLAGS = {"true": True, "True": True, "false": False, "False": False}
+_WHOLE = re.compile(r"[+-]?(?:0|[1-9][0-9]{0,17})")
+_FRACTION = re.compile(r"[+-]?[0-9]{1,18}\.[0-9]{1,18}")
+
 _LOADER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 _UNPRINTABLE = re.compile("[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -66,6 +70,27 @@ class MapNode(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Node = ScalarNode | ListNode | MapNode
+
+
+Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
+
+
+def plain(node: Node) -> Plain:
+    """A value that nobody here looks into, as JSON has it: for keys that are another tool's own."""
+    if isinstance(node, MapNode):
+        return {entry.key.text: plain(entry.value) for entry in node.entries}
+    if isinstance(node, ListNode):
+        return [plain(item) for item in node.items]
+    if node.is_null:
+        return None
+    return _FLAGS.get(node.text, _number(node.text)) if node.plain else node.text
+
+
+def _number(text: str) -> int | float | str:
+    """The number that an unquoted text is, or the text."""
+    if _WHOLE.fullmatch(text):
+        return int(text)
+    return float(text) if _FRACTION.fullmatch(text) else text
 
 
 def is_null(node: Node) -> bool:

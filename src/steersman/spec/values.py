@@ -5,12 +5,13 @@ the code ``not-yet`` or warned about, here, where it is read. No error of `Secre
 """
 
 import re
+from collections.abc import Mapping
 
 import msgspec
 
 from steersman.model.ids import WorkloadName
 from steersman.model.workload import Retry, RetryEvent, SecretRef
-from steersman.spec.nodes import ListNode, MapNode, Node, ScalarNode, is_null
+from steersman.spec.nodes import ListNode, MapNode, Node, ScalarNode, is_null, plain
 from steersman.spec.place import Place, show
 from steersman.spec.sections import Fields, Nested, Section
 from steersman.spec.shapes import ITEMS_MAX, SCALAR_TYPES, JsonSchema, Text, scalar_text
@@ -95,26 +96,79 @@ ENV_NAME = EnvName()
 DECLARED_NAME = DeclaredName()
 
 
+INFRA_PATTERN = f"local|ray(?:/{NAME_PATTERN})?"
+NODE_INFRA_PATTERN = "local"
+
+
 class Infra(msgspec.Struct, frozen=True, kw_only=True):
-    """Where it runs. Only ``local`` stands; the clouds and clusters of SkyPilot are not built yet.
+    """Where it runs: ``local``, ``ray`` or one cluster, ``ray/gpu``; SkyPilot's clouds are not built yet.
 
     `anywhere` is for alternatives: editors accept any name there, for another alternative may be taken.
+    `node`: it is a node's own, which no cluster is.
     """
 
     anywhere: bool = False
+    node: bool = False
 
     def read(self, node: Node, place: Place) -> str:
         text = scalar_text(node, place, "the name of an infrastructure")
-        if text != "local":
-            raise place.not_yet(
+        if re.fullmatch(self._pattern, text):
+            return text
+        if self.node and text.partition("/")[0] == "ray":
+            raise place.error(
                 node.line,
-                f"the infrastructure {show(text)} is not built yet",
-                "write `infra: local`, or remove the key",
+                "the nodes of a Ray cluster are found, not declared",
+                "beside `nodes` declare `clusters: [{name: gpu, infra: ray, address: HOST:6379}]`",
             )
-        return text
+        raise place.not_yet(
+            node.line,
+            f"the infrastructure {show(text)} is not built yet",
+            "write `infra: local`"
+            + ("" if self.node else ", `infra: ray` or `infra: ray/CLUSTER`")
+            + ", or remove the key",
+        )
+
+    @property
+    def _pattern(self) -> str:
+        return NODE_INFRA_PATTERN if self.node else INFRA_PATTERN
 
     def schema(self) -> JsonSchema:
-        return {"type": SCALAR_TYPES} if self.anywhere else {"const": "local"}
+        return {"type": SCALAR_TYPES} if self.anywhere else {"pattern": f"^(?:{self._pattern})$"}
+
+
+class RuntimeEnv(msgspec.Struct, frozen=True, kw_only=True):
+    """What Ray makes the environment of its workers of: a mapping of Ray's own keys, as JSON."""
+
+    def read(self, node: Node, place: Place) -> str:
+        if not isinstance(node, MapNode):
+            raise place.error(
+                node.line, "a `runtime_env` is a mapping", "write `runtime_env: {pip: [torch]}`"
+            )
+        for entry in node.entries:
+            taken = RUNTIME_ENV_TAKEN.get(entry.key.text)
+            if taken is not None:
+                raise place.at(entry.key.text).error(
+                    entry.key.line, f"`{entry.key.text}` is set by Steersman", taken
+                )
+        value = plain(node)
+        assert isinstance(value, dict), "a mapping is one"
+        variables = value.get("env_vars")
+        for name in variables if isinstance(variables, dict) else ():
+            if _SECRETIVE.search(name):
+                place.at("env_vars").warn(
+                    node.line, f"{name!r} looks like a secret: whoever opens the dashboard reads it here"
+                )
+        return msgspec.json.encode(value, order="sorted").decode()
+
+    def schema(self) -> JsonSchema:
+        return {"type": "object"}
+
+
+RUNTIME_ENV_TAKEN: Mapping[str, str] = {
+    "working_dir": "give a job its `workdir`",
+    "py_modules": "put the modules into the job's `workdir`, or install them by `pip`",
+}
+RUNTIME_ENV = RuntimeEnv()
 
 
 class Workdir(msgspec.Struct, frozen=True, kw_only=True):

@@ -66,6 +66,7 @@ def shape_of(state: WorkloadState) -> Shape:
         topology=job.topology,
         pools=() if state.choice is None else state.choice.pools,
         queue=state.spec.queue,
+        infra=amount.infra,
     )
 
 
@@ -289,6 +290,7 @@ def node_size(state: NodeState | None) -> NodeSize | None:
         count_kinds(node.devices),
         (node.site, node.zone),
         spot=node.market == "spot",
+        infra=node.infra,
     )
 
 

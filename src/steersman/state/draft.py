@@ -143,6 +143,7 @@ class Draft:
         self.epoch = base.epoch
         self.policy = base.policy
         self.fleet_name = base.fleet_name
+        self.clusters = base.clusters
         self.workloads = base.workloads.edit()
         self.runs = base.runs.edit()
         self.nodes = base.nodes.edit()
@@ -303,6 +304,7 @@ class Draft:
             epoch=self.epoch,
             policy=self.policy,
             fleet_name=self.fleet_name,
+            clusters=self.clusters,
             workloads=self.workloads.freeze(),
             runs=self.runs.freeze(),
             nodes=self.nodes.freeze(),

@@ -11,7 +11,7 @@ Rule 1: nothing here chooses. Rule 2: every event type has one function. Rule 3:
 applies is ignored, never an error: the journal is already written.
 """
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -21,6 +21,7 @@ from steersman.model.events import (
     ApiKeyRevoked,
     ArtifactPublished,
     CheckpointSaved,
+    ClusterObserved,
     ControlPlaneStarted,
     Decided,
     Event,
@@ -43,10 +44,12 @@ from steersman.model.events import (
     StopRequested,
     WorkloadDeclared,
 )
+from steersman.model.fleet import Node
 from steersman.model.ids import NodeId, RunId
 from steersman.model.queue import QueueState
 from steersman.model.snapshot import (
     FINAL_PHASES,
+    ClusterState,
     NodeState,
     Phase,
     RankEnd,
@@ -133,18 +136,54 @@ def _drop_reservations(draft: Draft, nodes: Container[NodeId]) -> None:
 
 
 def _fleet_declared(draft: Draft, event: FleetDeclared) -> None:
-    declared = {node.id: node for node in event.fleet.nodes}
-    here = draft.node_ids()
-    _drop_reservations(draft, {key for key in here if declared.get(key) != draft.nodes[key].node})
+    """Nodes of a cluster that is declared as before stay: they are found, not declared."""
+    before = {state.spec.name: state for state in draft.clusters}
+    draft.clusters = tuple(
+        kept if (kept := before.get(spec.name)) is not None and kept.spec == spec else ClusterState(spec=spec)
+        for spec in event.fleet.clusters
+    )
+    stay = {state.spec.name for state in draft.clusters if before.get(state.spec.name) is state}
     draft.fleet_name = event.fleet.name
-    for key in here:
+    leave = [key for key in draft.node_ids() if draft.nodes[key].node.cluster not in stay]
+    _take_nodes(draft, event.fleet.nodes, leave)
+
+
+def _cluster_observed(draft: Draft, event: ClusterObserved) -> None:
+    """Its nodes as they are now; those of a cluster that could not be asked take no work, and end none."""
+    known = [state for state in draft.clusters if state.spec.name == event.cluster]
+    if not known:
+        return  # it left the fleet meanwhile
+    seen = replace(known[0], seen_ms=draft.now_ms, problem=event.problem, hint=event.hint)
+    draft.clusters = tuple(seen if state is known[0] else state for state in draft.clusters)
+    mine = [key for key in draft.node_ids() if draft.nodes[key].node.cluster == event.cluster]
+    if not event.problem:
+        for key in mine:
+            if draft.nodes[key].health == "unknown":
+                draft.put_node(key, replace(draft.nodes[key], health="alive"))
+        _take_nodes(draft, event.nodes, mine)
+        return
+    for key in mine:
+        before = draft.nodes[key]
+        after = replace(before, health="unknown")
+        draft.put_node(key, after)
+        pools.health_changed(draft, before, after)
+    _recheck_held(draft)
+
+
+def _take_nodes(draft: Draft, nodes: Sequence[Node], leave: Sequence[NodeId]) -> None:
+    """These nodes join the fleet or are there as they are now; those of `leave` that are not among them go,
+    when what runs on them has ended."""
+    declared = {node.id: node for node in nodes}
+    changed = {key for key in leave if declared.get(key) != draft.nodes[key].node}
+    _drop_reservations(draft, changed)
+    for key in leave:
         if key not in declared:
             state = draft.nodes[key]
             draft.put_node(key, replace(state, declared=False) if state.leases else None)
-    for node in event.fleet.nodes:
+    for node in nodes:
         fresh = NodeState(node=node, free_devices=tuple(sorted(device.id for device in node.devices)))
         draft.put_node(node.id, with_fleet_node(draft, draft.nodes.get(node.id), fresh))
-    pools.declare(draft, (draft.nodes[node.id] for node in event.fleet.nodes))
+    pools.declare(draft, (state for key in draft.node_ids() if (state := draft.nodes[key]).declared))
     _recheck_held(draft)
 
 
@@ -384,6 +423,7 @@ _HANDLERS: dict[type, Callable[[Draft, Any], None]] = {
     ControlPlaneStarted: _control_plane_started,
     PolicySet: _policy_set,
     FleetDeclared: _fleet_declared,
+    ClusterObserved: _cluster_observed,
     NodeHealth: _node_health,
     InterruptionNotice: _interruption_notice,
     PriceObserved: _price_observed,

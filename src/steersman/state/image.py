@@ -13,7 +13,7 @@ from steersman.model.policy import Policy
 from steersman.model.pools import PoolState, SpotHistory
 from steersman.model.queue import QueueState
 from steersman.model.service import ApiKey, Gateway
-from steersman.model.snapshot import NodeState, Run, ServiceState, Snapshot, WorkloadState
+from steersman.model.snapshot import ClusterState, NodeState, Run, ServiceState, Snapshot, WorkloadState
 from steersman.model.table import Table
 from steersman.state.derive import rebuild
 
@@ -33,6 +33,7 @@ class _Image(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     epoch: int
     policy: Policy
     fleet_name: str | None
+    clusters: tuple[ClusterState, ...]
     workloads: list[WorkloadState]
     runs: list[Run]
     nodes: list[NodeState]
@@ -68,6 +69,7 @@ def encode_image(snapshot: Snapshot) -> bytes:
             epoch=snapshot.epoch,
             policy=snapshot.policy,
             fleet_name=snapshot.fleet_name,
+            clusters=snapshot.clusters,
             workloads=[state for _, state in snapshot.workloads.sorted_items()],
             runs=[run for _, run in snapshot.runs.sorted_items()],
             nodes=[node for _, node in snapshot.nodes.sorted_items()],
@@ -118,6 +120,7 @@ def decode_image(data: bytes) -> Snapshot | None:
         epoch=image.epoch,
         policy=image.policy,
         fleet_name=image.fleet_name,
+        clusters=image.clusters,
         workloads=Table.of((state.spec.name, state) for state in image.workloads),
         runs=Table.of((RunId(run.id), run) for run in image.runs),
         nodes=Table.of((NodeId(state.node.id), state) for state in image.nodes),

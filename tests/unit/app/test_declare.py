@@ -11,8 +11,8 @@ from tests.unit.app.worlds import FLEET, MACHINE, ended, folded, settle, submiss
 from steersman.app.declare import Declaration, Here, declare, declared_fleet, nearest
 from steersman.app.wire import ChangeView, Submission
 from steersman.decide.cycle import decide
-from steersman.drivers.local import folders
 from steersman.engine.preview import preview
+from steersman.hosting import folders
 from steersman.model.errors import SpecError
 from steersman.model.events import FleetDeclared, Observed, RemoveRequested, StopRequested, WorkloadDeclared
 from steersman.model.ids import WorkloadName

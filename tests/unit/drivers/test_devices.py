@@ -1,6 +1,6 @@
 """What a program is told of the devices it leases."""
 
-from steersman.drivers.local.devices import device_envs
+from steersman.hosting.devices import device_envs
 from steersman.model.decisions import Placement
 from steersman.model.ids import DeviceId, NodeId
 from steersman.model.resources import Device

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from steersman.drivers.local.gateways import LocalGateways
-from steersman.model.errors import DriverError
+from steersman.model.errors import AccessError, DriverError
 from steersman.model.service import Gateway
 from steersman.ports import run_dir
 from steersman.ports.gateway import (
@@ -19,6 +19,7 @@ from steersman.ports.gateway import (
     GatewayAddress,
     GatewayConfig,
     GatewayStats,
+    ReplicaTarget,
 )
 
 CONFIG = GatewayConfig(epoch=1, position=7, gateway=Gateway(), services=(), keys=())
@@ -77,4 +78,50 @@ def test_where_it_listens(tmp_path: Path) -> None:
 
 def test_the_socket_of_a_run_is_in_its_folder(tmp_path: Path) -> None:
     expected = tmp_path / run_dir.RUNS / "digits.1.9" / "0" / run_dir.REPLICA_SOCKET
-    assert LocalGateways(tmp_path).socket("digits.1.9") == str(expected)
+    assert LocalGateways(tmp_path).target("digits.1.9") == ReplicaTarget(
+        run="digits.1.9", socket=str(expected)
+    )
+
+
+def _ready(home: Path, run: str, data: bytes) -> None:
+    folder = home / run_dir.RUNS / run / "0"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / run_dir.READY).write_bytes(data)
+
+
+def test_a_replica_with_an_address_is_dialled_there_and_the_certificate_is_seen_to(tmp_path: Path) -> None:
+    kept: list[int] = []
+    gateways = LocalGateways(tmp_path, lambda: kept.append(1))
+    socket = ReplicaTarget(run="a.1", socket=str(tmp_path / run_dir.RUNS / "a.1" / "0" / "replica.sock"))
+    assert gateways.target("a.1") == socket
+    assert not kept
+    _ready(tmp_path, "a.1", b'{"at_ms":1,"load_ms":2,"address":"10.1.2.3:4567"}')
+    assert gateways.target("a.1") == ReplicaTarget(run="a.1", address="10.1.2.3:4567")
+    _ready(tmp_path, "a.1", b'{"at_ms":1,"address":"10.9.9.9:1"}')  # it is written once
+    assert gateways.target("a.1").address == "10.1.2.3:4567"
+    assert len(kept) == 2
+
+
+@pytest.mark.parametrize("data", [b"{", b'{"at_ms":1}', b'{"at_ms":1,"address":"host:1"}', b'{"address":7}'])
+def test_a_word_without_an_address_means_the_socket(tmp_path: Path, data: bytes) -> None:
+    _ready(tmp_path, "a.1", data)
+    assert LocalGateways(tmp_path).target("a.1").address == ""
+
+
+def test_trouble_with_the_certificate_is_told_and_the_configuration_is_written(tmp_path: Path) -> None:
+    trouble = [AccessError("the authority is damaged", hint="mend it")]
+
+    def keep() -> None:
+        if trouble:
+            raise trouble[0]
+
+    _ready(tmp_path, "a.1", b'{"at_ms":1,"address":"10.1.2.3:4567"}')
+    gateways = LocalGateways(tmp_path, keep)
+    assert gateways.target("a.1").address
+    with pytest.raises(DriverError, match="the authority is damaged") as caught:
+        gateways.publish(CONFIG)
+    assert caught.value.hint == "mend it"
+    assert (tmp_path / "gateway" / "config.json").exists()
+    trouble.clear()
+    gateways.target("a.1")
+    gateways.publish(CONFIG)

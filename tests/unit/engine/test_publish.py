@@ -128,7 +128,7 @@ async def test_the_configuration_carries_epoch_and_position_and_is_written_when_
         last = rig.gateways.published[-1]
         assert (last.epoch, last.gateway) == (1, Gateway())
         assert last.position <= head.position
-        assert last == gateway_config(head, rig.gateways.socket) or last.position < head.position
+        assert last == gateway_config(head, rig.gateways.target) or last.position < head.position
         positions = [config.position for config in rig.gateways.published]
         assert positions == sorted(set(positions))
         count = len(positions)

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from itertools import pairwise
+from pathlib import Path
 
 import msgspec
 from hypothesis import given, settings
@@ -50,7 +51,7 @@ LAST = get("/v2/health/live", "Connection: close", key=None)
 
 async def conversation(data: bytes, cuts: list[int]) -> tuple[bytes, Front]:
     loop = asyncio.get_running_loop()
-    front = Front(loop, make_parts(loop), Limits())
+    front = Front(loop, make_parts(loop, Path()), Limits())
     front.configure(CONFIG)
     ours, theirs = socket.socketpair()
     connection = front.join("127.0.0.1", "127.0.0.1")

@@ -1,15 +1,18 @@
-"""A replica runs in the user's interpreter: Python 3.9's grammar, the standard library, and two ports."""
+"""A replica runs in the user's interpreter: Python 3.9's grammar, the standard library, and three ports."""
 
 import ast
 import sys
 from pathlib import Path
 
 from steersman.dataplane import replica
-from steersman.ports import replica_wire, run_dir
+from steersman.ports import peers, replica_wire, run_dir
 
 FOLDER = Path(replica.__file__).parent
-PORTS = {"steersman.ports.run_dir", "steersman.ports.replica_wire"}
-SOURCES = [*sorted(FOLDER.glob("*.py")), Path(run_dir.__file__), Path(replica_wire.__file__)]
+PORTS = {"steersman.ports.run_dir", "steersman.ports.peers", "steersman.ports.replica_wire"}
+SOURCES = [
+    *sorted(FOLDER.glob("*.py")),
+    *(Path(str(port.__file__)) for port in (peers, run_dir, replica_wire)),
+]
 NUMERIC = {"numpy", "onnxruntime"}
 
 

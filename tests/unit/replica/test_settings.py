@@ -47,3 +47,21 @@ def test_what_is_wrong_is_named(wrong: dict[str, str]) -> None:
     with pytest.raises(LoadError, match=named) as raised:
         read_settings(environ(**wrong))
     assert raised.value.hint
+
+
+@pytest.mark.parametrize("address", ["10.0.0.7", "::1"])
+def test_where_it_is_to_listen(address: str) -> None:
+    assert read_settings(environ({**GOOD, "listen": {"address": address}})).listen == address
+
+
+@pytest.mark.parametrize(
+    "listen",
+    [
+        "10.0.0.7",
+        {},
+        *({"address": each} for each in (1, "", "node", "0.0.0.0", "::", "[::1]", "10.0.0.7:1")),
+    ],
+)
+def test_an_address_that_no_gateway_could_dial_is_refused(listen: object) -> None:
+    with pytest.raises(LoadError, match="listen"):
+        read_settings(environ({**GOOD, "listen": listen}))

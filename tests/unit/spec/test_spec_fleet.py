@@ -53,7 +53,7 @@ def test_ten_thousand_nodes() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("name: x\n", "`nodes` is missing in a fleet"),
+        ("name: x\n", "a fleet has at least one node or cluster"),
         ("nodes: []\n", "a fleet has at least one node"),
         ("nodes:\n", "a fleet has at least one node"),
         ("nodes: {a: b}\n", "a list of nodes is wanted here, and this is a mapping"),
@@ -83,7 +83,13 @@ def test_bad_fleets(text: str, words: str) -> None:
 
 def test_nodes_elsewhere_are_not_built_yet() -> None:
     with pytest.raises(NotYetError):
+        fleet("nodes: [{name: a, infra: aws, ONE}]")
+
+
+def test_the_nodes_of_a_cluster_are_not_declared() -> None:
+    with pytest.raises(SpecError, match="found, not declared") as caught:
         fleet("nodes: [{name: a, infra: ray, ONE}]")
+    assert "clusters:" in caught.value.hint
 
 
 def test_pools_markets_and_prices() -> None:

@@ -127,7 +127,8 @@ def gpus(kind: str, count: int) -> Resources:
 RESOURCES = [
     ("{}", Resources(cpu_milli=1000, memory_bytes=512 * 2**20)),
     ("", Resources(cpu_milli=1000, memory_bytes=512 * 2**20)),
-    ("{infra: local, cpus: 0.5}", Resources(cpu_milli=500, memory_bytes=512 * 2**20)),
+    ("{infra: local, cpus: 0.5}", Resources(cpu_milli=500, memory_bytes=512 * 2**20, infra="local")),
+    ("{infra: ray/gpu}", Resources(cpu_milli=1000, memory_bytes=512 * 2**20, infra="ray/gpu")),
     ("{cpus: 500m, memory: 16}", Resources(cpu_milli=500, memory_bytes=16 * GIB)),
     ("{cpus: '2', memory: 512MB}", Resources(cpu_milli=2000, memory_bytes=512 * 2**20)),
     ("{memory: 1GiB, accelerators: A100}", gpus("A100", 1)),

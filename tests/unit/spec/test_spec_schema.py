@@ -49,7 +49,7 @@ def test_the_schema_is_a_valid_schema_and_names_every_key() -> None:
         assert list(definition["properties"]) == [key.name for key in section.keys]
         assert all(prop["description"] for prop in definition["properties"].values())
     assert schema["definitions"]["job"]["required"] == ["run"]
-    assert schema["definitions"]["fleet"]["required"] == ["nodes"]
+    assert schema["definitions"]["node"]["required"] == ["name", "cpus", "memory"]
     assert schema["definitions"]["service"]["required"] == ["model"]
 
 

@@ -13,7 +13,7 @@ from steersman.app.cli.patient import PatientClient
 from steersman.app.cli.say import note, say, say_json
 from steersman.app.cli.shown import show_table
 from steersman.app.client import Client, path
-from steersman.app.wire import RevisionView, ServiceView, StatusView, WorkloadView
+from steersman.app.wire import ClusterView, RevisionView, ServiceView, StatusView, WorkloadView
 from steersman.model.errors import SteersmanError
 
 WAIT_MS = 1_000
@@ -142,6 +142,17 @@ def _once(found: StatusView) -> None:
     if found.workloads or not found.services:
         nothing = "nothing is declared; begin with `steer up FILE`"
         show_table(table.STATUS_HEAD, table.status_rows(found.workloads), nothing)
+    for cluster in found.clusters:
+        say(cluster_line(cluster))
+        if cluster.hint:
+            note(f"hint: {cluster.hint}")
+
+
+def cluster_line(cluster: ClusterView) -> str:
+    """``cluster gpu (ray, 10.0.0.5:6379): 3 nodes``."""
+    what = cluster.problem or f"{cluster.nodes} node{'' if cluster.nodes == 1 else 's'}"
+    known = what if cluster.seen_ms is not None else "is being connected to"
+    return f"cluster {cluster.name} ({cluster.infra}, {cluster.address}): {known}"
 
 
 def _live(client: PatientClient, found: StatusView, query: Query) -> None:

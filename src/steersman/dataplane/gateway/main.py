@@ -20,9 +20,9 @@ WORKER = "--worker"
 MODULE = "steersman.dataplane.gateway.main"
 
 
-def make_parts(loop: asyncio.AbstractEventLoop) -> Parts:
+def make_parts(loop: asyncio.AbstractEventLoop, home: Path) -> Parts:
     """The real neighbours of a front."""
-    exchange = Exchange(loop, Codec)
+    exchange = Exchange(loop, Codec, home)
     exchange.reread = reread
     tracer = Tracer(os.environ)  # made in the worker: its exporter has a thread
     return Parts(exchange, BadRequest, tracer if tracer.enabled else None, tracer.close)

@@ -38,7 +38,7 @@ else:
 DRAIN_LOOK_S: Final = 0.02
 _PR_SET_PDEATHSIG: Final = 1
 
-MakeParts = Callable[[asyncio.AbstractEventLoop], Parts]
+MakeParts = Callable[[asyncio.AbstractEventLoop, Path], Parts]
 
 
 class Seat(NamedTuple):
@@ -61,7 +61,7 @@ class Worker:
         self._limits = limits
         self._tls = Tls()
         self._file = ConfigFile(seat.home)
-        self._parts = make_parts(loop)
+        self._parts = make_parts(loop, seat.home)
         self._front = Front(loop, self._parts, limits)
         self._started_ms = time.time_ns() // 1_000_000
         self._stats_path = seat.home / GATEWAY / f"{STATS_PREFIX}{seat.process}.json"

@@ -16,6 +16,7 @@ import asyncio
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -32,7 +33,10 @@ from steersman.dataplane.replica.model import (
     Costs,
     Pieces,
 )
+from steersman.dataplane.replica.tls import HANDSHAKE_SECONDS, SHAKING_MAX, Gate, prepare
 from steersman.ports import replica_wire as wire
+
+ACCEPT_PAUSE_SECONDS = 0.1
 
 
 class Under:
@@ -50,12 +54,13 @@ class Under:
 
 
 class Setting(NamedTuple):
-    """What every link serves, and within which limits."""
+    """What every link serves, within which limits, and to whom (None: to whoever reaches the socket)."""
 
     model: AsyncModel
     greeting: Pieces
     rows_max: int
     seconds_max: float
+    gate: Gate | None = None
 
 
 class AsyncServer:
@@ -74,14 +79,15 @@ class AsyncServer:
         """Until the end. `on_drain` is called once that is asked for."""
         loop = asyncio.get_running_loop()
         self._done: asyncio.Future[None] = loop.create_future()
-        server = await loop.create_server(lambda: AsyncLink(self), sock=listener)
+        welcome = loop.create_task(self._welcome(listener))
 
         def drain() -> None:
             if not ending.asked():
                 return
             loop.remove_reader(ending)
             self.draining = True
-            server.close()
+            welcome.cancel()
+            loop.remove_reader(listener)
             on_drain()
             for link in list(self.links):
                 link.say_drain()
@@ -89,6 +95,40 @@ class AsyncServer:
 
         loop.add_reader(ending, drain)
         await self._done
+
+    async def _welcome(self, listener: socket.socket) -> None:
+        """Connect those who come. Handshakes go on beside one another, the oldest of too many ends."""
+        loop, shaking = asyncio.get_running_loop(), deque[asyncio.Task[None]]()
+        try:
+            while True:
+                try:
+                    connection, _ = await loop.sock_accept(listener)
+                except OSError:  # it is gone already, or there are no descriptors
+                    await asyncio.sleep(ACCEPT_PAUSE_SECONDS)
+                    continue
+                shaking = deque(task for task in shaking if not task.done())
+                if len(shaking) >= SHAKING_MAX:
+                    shaking.popleft().cancel()
+                shaking.append(loop.create_task(self._connect(connection)))
+        finally:
+            for task in shaking:
+                task.cancel()
+
+    async def _connect(self, connection: socket.socket) -> None:
+        gate, loop = self.setting.gate, asyncio.get_running_loop()
+        try:
+            if gate is None:
+                await loop.connect_accepted_socket(lambda: AsyncLink(self), connection)
+                return
+            prepare(connection)
+            await loop.connect_accepted_socket(
+                lambda: AsyncLink(self),
+                connection,
+                ssl=gate.context,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS,
+            )
+        except (OSError, ValueError):  # no gateway
+            connection.close()
 
     def check_done(self) -> None:
         """End when nobody is left to serve."""
@@ -121,7 +161,9 @@ class AsyncLink(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet."""
         self._transport = transport
-        if len(self._server.links) >= LINKS_MAX:
+        gate = self._server.setting.gate
+        refused = gate is not None and gate.refuses(transport.get_extra_info("peercert"))
+        if refused or len(self._server.links) >= LINKS_MAX:
             self._transport.abort()
             return
         self._server.links.add(self)

@@ -1,6 +1,7 @@
 """Entry point: ``python main.py``, everything else from the environment (see `settings`).
 
 1. Find the package beside this file, without leaving a trace on the path: the interpreter is the user's.
+   Take the certificate, if there is one, out of the environment, before any code of the user's can see it.
 2. Load and warm the model, under a time limit.
 3. Listen; write ``ready.json``; ring. To be able to connect is to be ready.
 4. Serve until SIGTERM and every gateway's agreement. Exit 0; 78 when the model can never be served; 1 when
@@ -42,7 +43,7 @@ if "steersman" not in sys.modules:
 import asyncio  # noqa: E402 - the path first
 import gc  # noqa: E402 - the path first
 
-from steersman.dataplane.replica import callables, places, watchdog  # noqa: E402 - needs the package
+from steersman.dataplane.replica import callables, places, tls, watchdog  # noqa: E402 - needs the package
 from steersman.dataplane.replica.async_server import AsyncServer, Setting  # noqa: E402 - needs the package
 from steersman.dataplane.replica.ending import Ending  # noqa: E402 - needs the package
 from steersman.dataplane.replica.errors import EXIT_FAILED, LoadError  # noqa: E402 - needs the package
@@ -91,8 +92,10 @@ def load(settings: Settings) -> Model | callables.AsyncCallableModel:
 
 def main() -> int:
     """Live; the exit code."""
+    texts = tls.take(os.environ)
     try:
         settings = read_settings(os.environ)
+        gate = tls.make_gate(texts) if settings.listen else None
         watchdog.prepare()
         say(
             f"loading {settings.target or settings.model}; signal 14 (SIGALRM) will mean that it took longer"
@@ -106,7 +109,7 @@ def main() -> int:
         sys.stderr.write(f"replica: the model cannot be served: {error}\n")
         return error.exit_code
     try:
-        batches = _serve(settings, model)
+        batches = _serve(settings, model, gate)
     except OSError as error:
         sys.stderr.write(f"replica: {error}; hint: look at the disk and at the limits of open files\n")
         return EXIT_FAILED
@@ -114,7 +117,7 @@ def main() -> int:
     return 0
 
 
-def _serve(settings: Settings, model: Model | callables.AsyncCallableModel) -> int:
+def _serve(settings: Settings, model: Model | callables.AsyncCallableModel, gate: tls.Gate | None) -> int:
     """Listen, announce, serve; how many batches. Raises OSError."""
     folder = Path(settings.run_dir)
     seconds_max = settings.batch_timeout_ms / 1000
@@ -125,21 +128,26 @@ def _serve(settings: Settings, model: Model | callables.AsyncCallableModel) -> i
     ending = Ending()
 
     def on_drain() -> None:
-        places.unlisten(folder)
+        if gate is None:
+            places.unlisten(folder)
         listener.close()
         say("draining: no new batches")
 
     gc.freeze()  # what was loaded stays: no collection need look at it
-    listener = places.listen(folder)
-    at_ms = time.time_ns() // 1_000_000
-    places.write_json(folder / run_dir.READY, {"at_ms": at_ms, "load_ms": load_ms})
+    word: dict[str, int | str] = {"load_ms": load_ms}
+    if gate is None:
+        listener = places.listen(folder)
+    else:
+        listener, word["address"] = places.listen_on(settings.listen)
+    word["at_ms"] = time.time_ns() // 1_000_000
+    places.write_json(folder / run_dir.READY, word)
     places.ring(settings.doorbell)
     say(f"ready after {load_ms} ms")
     if isinstance(model, callables.AsyncCallableModel):
-        served = AsyncServer(Setting(model, greeting, rows_max, seconds_max))
+        served = AsyncServer(Setting(model, greeting, rows_max, seconds_max, gate))
         asyncio.run(served.serve(listener, ending, on_drain))
         return served.batches
-    server = Server(model, greeting, Limits(rows_max, seconds_max))
+    server = Server(model, greeting, Limits(rows_max, seconds_max, gate))
     server.serve(listener, ending, on_drain)
     return server.batches
 

@@ -1,4 +1,4 @@
-"""The replica's places in its run directory: the socket it listens on, ``ready.json``, and the doorbell.
+"""The replica's places: the socket it listens on, ``ready.json``, and the doorbell.
 
 Sockets are bound and reached through their folder's descriptor, for a socket's path may hold 108 bytes only.
 `listen` gives a socket that nobody but the owner may connect to and that exists from when it can be served.
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from steersman.ports import run_dir
+from steersman.ports import peers, run_dir
 
 BACKLOG = 64
 """Gateways that may wait to be greeted."""
@@ -34,6 +34,19 @@ def listen(folder: Path) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def listen_on(address: str) -> tuple[socket.socket, str]:
+    """A socket that listens on an IP address, on a free port, and its ``ip:port``. Raises OSError."""
+    listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.bind((address, 0))
+        listener.setblocking(False)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise OSError(error.errno, f"cannot listen on {address}: {error.strerror}") from error
+    return listener, peers.join_address(address, listener.getsockname()[1])
 
 
 def unlisten(folder: Path) -> None:

@@ -21,10 +21,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from steersman.dataplane.replica import watchdog
+from steersman.dataplane.replica.door import Door
 from steersman.dataplane.replica.ending import Ending
 from steersman.dataplane.replica.errors import BAD_FRAME, BatchError
 from steersman.dataplane.replica.frames import FrameReader
 from steersman.dataplane.replica.model import LINKS_MAX, STALL_SECONDS, Costs, Model, Pieces
+from steersman.dataplane.replica.tls import Gate, TlsSocket
 from steersman.ports import replica_wire as wire
 
 GATHER_MAX = 64
@@ -36,7 +38,7 @@ class Link:
 
     __slots__ = ("drained", "out", "reader", "socket", "written_at")
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket | TlsSocket) -> None:
         self.socket = connection
         self.reader = FrameReader()
         self.out: deque[memoryview] = deque()
@@ -53,6 +55,10 @@ class Link:
             return True
         self.reader.advance(count)
         return count > 0
+
+    def more(self) -> bool:
+        """Whether it can go on without anything new from the poll."""
+        return self.reader.whole() or (isinstance(self.socket, TlsSocket) and self.socket.pending())
 
     def send(self, pieces: Pieces) -> None:
         """Write what the socket takes, keep the rest. Raises OSError."""
@@ -84,10 +90,11 @@ class Link:
 
 
 class Limits(NamedTuple):
-    """What one batch may be and take."""
+    """What one batch may be and take, and who may connect (None: whoever reaches the socket)."""
 
     rows_max: int
     seconds_max: float
+    gate: Gate | None = None
 
 
 class Server:
@@ -100,6 +107,7 @@ class Server:
         self._links: dict[int, Link] = {}
         self._turns: dict[int, Link] = {}
         self._poll = select.epoll()
+        self._door = None if limits.gate is None else Door(limits.gate, self._poll)
         self._costs = Costs()
         self._draining = False
         self.batches = 0
@@ -112,6 +120,8 @@ class Server:
             for descriptor, _ in self._poll.poll(self._timeout()):
                 if descriptor in self._links:
                     self._guarded(self._links[descriptor], self._move)
+                elif self._door is not None and descriptor in self._door:
+                    self._admit(self._door.step(descriptor))
                 elif descriptor == ending.fileno():
                     if ending.asked():
                         self._begin_drain(listener, on_drain)
@@ -125,25 +135,36 @@ class Server:
     def _timeout(self) -> float | None:
         if self._turns:
             return 0
-        return 1.0 if any(link.out for link in self._links.values()) else None
+        return 1.0 if self._door or any(link.out for link in self._links.values()) else None
 
     def _accept(self, listener: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError, ConnectionError):
             connection, _ = listener.accept()
-            if len(self._links) >= LINKS_MAX:
-                connection.close()
+            if self._door is not None:
+                self._door.enter(connection)
                 return
             connection.setblocking(False)
-            link = Link(connection)
-            self._links[connection.fileno()] = link
-            self._poll.register(connection, select.EPOLLIN)
-            self._guarded(link, lambda link: self._send(link, self._greeting))
+            self._admit(connection)
+
+    def _admit(self, connection: socket.socket | TlsSocket | None) -> None:
+        """Greet a gateway, if it is one."""
+        if connection is None:
+            return
+        if len(self._links) >= LINKS_MAX:
+            connection.close()
+            return
+        link = Link(connection)
+        self._links[connection.fileno()] = link
+        self._poll.register(connection, select.EPOLLIN)
+        self._guarded(link, lambda link: self._send(link, self._greeting))
 
     def _begin_drain(self, listener: socket.socket, on_drain: Callable[[], None]) -> None:
         if self._draining:
             return
         self._draining = True
         self._poll.unregister(listener)
+        if self._door is not None:
+            self._door.close()
         on_drain()
         for link in list(self._links.values()):
             self._guarded(link, self._say_drain)
@@ -179,10 +200,13 @@ class Server:
         """One batch of one link."""
         frame = None if link.out else link.reader.next()
         if frame is None:
-            del self._turns[link.socket.fileno()]
+            if link.out or not link.more():
+                del self._turns[link.socket.fileno()]
+            elif not link.fill():
+                self._drop(link)
         elif frame.kind == wire.INFER:
             self._send(link, self._answer(frame))
-            if not link.out and not link.reader.whole():
+            if not link.out and not link.more():
                 del self._turns[link.socket.fileno()]  # spares the loop a round
         elif frame.kind == wire.DRAINED:
             link.drained = True
@@ -233,6 +257,8 @@ class Server:
         link.socket.close()
 
     def _drop_stalled(self) -> None:
+        if self._door is not None:
+            self._door.drop_late()
         for link in [link for link in self._links.values() if link.out]:
             if time.monotonic() - link.written_at > STALL_SECONDS:
                 self._drop(link)

@@ -7,11 +7,12 @@ by name. Unknown keys of STEERSMAN_REPLICA are ignored.
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from steersman.dataplane.replica.errors import LoadError
-from steersman.ports import run_dir
+from steersman.ports import peers, run_dir
 
 ENV_MODEL = run_dir.ENV_INPUT_PREFIX + "MODEL"
 CPU_MILLI_DEFAULT = 1_000
@@ -25,7 +26,8 @@ _HINT = "this variable is written by Steersman; start the service with `steer up
 
 
 class Settings(NamedTuple):
-    """One replica. `model` is the path of the ONNX file, `target` the ``module:attribute`` of a callable."""
+    """One replica. `model` is the path of the ONNX file, `target` the ``module:attribute`` of a callable.
+    `listen` is the IP address to listen on; empty: on a socket in the run's folder."""
 
     run_dir: str
     run: str
@@ -39,6 +41,7 @@ class Settings(NamedTuple):
     batch_size_max: int
     batch_timeout_ms: int
     load_timeout_ms: int
+    listen: str = ""
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
@@ -69,6 +72,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         batch_size_max=_number(asked, "batch_size_max", 1, least=1, most=BATCH_ROWS_MAX),
         batch_timeout_ms=_number(asked, "batch_timeout_ms", 30_000, least=1, most=MS_MAX),
         load_timeout_ms=_number(asked, "load_timeout_ms", LOAD_TIMEOUT_MS, least=1, most=MS_MAX),
+        listen=_listen(asked.get("listen")),
     )
     _check_kind(settings)
     return settings
@@ -83,6 +87,18 @@ def _check_kind(settings: Settings) -> None:
         raise LoadError(f"{ENV_MODEL} is not set, so there is no model to load", hint=_HINT)
     if settings.kind == "callable" and not settings.target:
         raise LoadError(f"{run_dir.ENV_REPLICA} names no target", hint="write it as module:attribute")
+
+
+def _listen(value: object) -> str:
+    """The address of ``{"address": …}``: one that a gateway can dial, so not that of every interface."""
+    if value is None:
+        return ""
+    address = value.get("address") if isinstance(value, dict) else None
+    if isinstance(address, str) and peers.split_address(peers.join_address(address, 1)):
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        if any(socket.inet_pton(family, address)):
+            return address
+    raise LoadError(f"{run_dir.ENV_REPLICA}: listen has no IP address of this machine", hint=_HINT)
 
 
 def _text(asked: Mapping[str, Any], key: str) -> str:

@@ -9,6 +9,11 @@ to now + grace; a later stop can only bring it closer. When the program itself h
 gets SIGTERM and STRAY_SECONDS, or what is left of a stop's grace, for a shell may end before the trainer it
 started has saved. At the deadline everything is killed, again and again, until nothing is left: an end is
 recorded when it is proven.
+
+A rank on a machine that can be cut off from its cluster hangs on a lifeline: a pipe on which whoever hosts it
+writes for as long as the cluster answers there. When nothing came for so long, or the other end is closed,
+all of it is killed and ``lost``: elsewhere it may be begun again from then on. The time is the shim's own,
+and counts what the machine slept through.
 """
 
 # ruff: noqa: PTH116, PTH118 - pathlib costs every shim 3 ms and 0.5 MB
@@ -35,6 +40,13 @@ DRAIN_READS_MAX = 64
 """Reads of output in one turn, so that a chatty program cannot keep a stop waiting."""
 
 
+class Lifeline(NamedTuple):
+    """The reading end of a pipe, and how long it may be silent."""
+
+    descriptor: int
+    silent_ms_max: int
+
+
 class Ended(NamedTuple):
     """How a phase ended; `status` None: the program never began."""
 
@@ -46,9 +58,17 @@ class Supervisor:
     """One rank. `announce` is called once, when the first phase's record is durable."""
 
     def __init__(
-        self, order: Mapping[str, Any], env: Mapping[str, str], tree: Tree, announce: Callable[[], None]
+        self,
+        order: Mapping[str, Any],
+        env: Mapping[str, str],
+        tree: Tree,
+        announce: Callable[[], None],
+        lifeline: Lifeline | None = None,
     ) -> None:
         self._order, self._env, self._tree, self._announce = order, env, tree, announce
+        self._lifeline = lifeline
+        self._cut = ""
+        self._heard_at = _awake_or_asleep()
         self._dir: str = order["rank_dir"]
         self._deadline: float | None = None
         self._stop_seen: tuple[int, int] | None = None
@@ -78,6 +98,9 @@ class Supervisor:
         self._poll = select.poll()
         for descriptor in (self._control, self._output, self._wake):
             self._poll.register(descriptor, select.POLLIN)
+        if self._lifeline is not None:
+            os.set_blocking(self._lifeline.descriptor, False)
+            self._poll.register(self._lifeline.descriptor, select.POLLIN)
 
     def run(self) -> dict[str, Any]:
         """Setup, then run; what ``exit.json`` shall say, without its time and artifacts."""
@@ -99,23 +122,31 @@ class Supervisor:
             cause = "start-failed"
         elif code != 0 and self._tree.ran_out_of_memory():
             cause = "memory"
+        elif code != 0 and self._cut:
+            code, cause = None, "lost"
         elif self.stop_delivered or self._stop_wanted:
             cause = "exited"
         return {
             "exit_code": code if code is not None and code >= 0 else None,
             "signal": -code if code is not None and code < 0 else None,
             "cause": cause,
-            "detail": ended.detail,
+            "detail": ended.detail or (self._cut if cause == "lost" else ""),
             "stop_delivered": self.stop_delivered,
         }
 
     def _phase(self, phase: str, script: str) -> Ended:
         self._read_stop()
+        self._read_lifeline()
+        if self._cut:
+            return Ended(None, self._cut)
         if self._stop_wanted:
             self.stop_delivered = True
             return Ended(None, "stopped before the program began")
+        # The setup command is the user's own, and a replica's certificate is not for it.
+        hidden = run_dir.REPLICA_SECRETS if phase == "setup" else ()
+        env = {name: value for name, value in self._env.items() if name not in hidden}
         try:
-            child = program.fork(script, self._env, self._order["workdir"], self._output_write)
+            child = program.fork(script, env, self._order["workdir"], self._output_write)
         except OSError as failure:
             return Ended(None, f"no process could be made: {failure.strerror}")
         self._main, self._status = child.pid, None
@@ -173,6 +204,8 @@ class Supervisor:
             wait = ENDING_POLL_SECONDS
         if self._deadline is not None:
             wait = min(wait, max(self._deadline - time.monotonic(), 0.0))
+        if self._lifeline is not None and not self._cut:
+            wait = min(wait, max(self._silent_at() - _awake_or_asleep(), 0.0))
         return wait * 1000
 
     def _reap(self) -> bool:
@@ -217,11 +250,35 @@ class Supervisor:
     def _advance(self) -> None:
         """Enforce what time and memory demand."""
         self._tree.watch()
+        self._read_lifeline()
         overdue = self._deadline is not None and time.monotonic() >= self._deadline
-        if overdue or self._tree.over_memory:
+        if overdue or self._cut or self._tree.over_memory:
             self._killing = True
         if self._killing:
             self._tree.kill()
+
+    def _silent_at(self) -> float:
+        """When the lifeline has been silent for too long."""
+        assert self._lifeline is not None
+        return self._heard_at + self._lifeline.silent_ms_max / 1000
+
+    def _read_lifeline(self) -> None:
+        """Whether whoever hosts this rank is there and reaches its cluster; without one, never asked."""
+        if self._lifeline is None or self._cut:
+            return
+        try:
+            while data := os.read(self._lifeline.descriptor, READ_BYTES_MAX):
+                self._heard_at = _awake_or_asleep()
+        except BlockingIOError:
+            data = b"?"
+        if not data:
+            self._cut = "whoever hosted it on its node is gone; it was ended there"
+        elif _awake_or_asleep() >= self._silent_at():
+            seconds = self._lifeline.silent_ms_max // 1000
+            self._cut = f"its node was cut off from the cluster for {seconds} s; it was ended there"
+        if self._cut:
+            self._poll.unregister(self._lifeline.descriptor)
+            os.close(self._lifeline.descriptor)
 
     def _drain(self, descriptor: int) -> bool:
         try:
@@ -238,6 +295,11 @@ class Supervisor:
                 return
             self._log.feed(data)
             reads += 1
+
+
+def _awake_or_asleep() -> float:
+    """Seconds that pass while the machine is suspended, too."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _ignore(_number: int, _frame: object) -> None:

@@ -6,6 +6,6 @@ this process, and a secret in any file.
 
 from steersman.drivers.local.driver import LocalDriver
 from steersman.drivers.local.gateways import LocalGateways
-from steersman.drivers.local.spawn import FAILPOINTS, LocalSettings
+from steersman.drivers.local.spawn import LocalSettings
 
-__all__ = ["FAILPOINTS", "LocalDriver", "LocalGateways", "LocalSettings"]
+__all__ = ["LocalDriver", "LocalGateways", "LocalSettings"]

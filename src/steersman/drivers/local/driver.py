@@ -10,10 +10,12 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from steersman.drivers.local import discard, spawn
+from steersman.drivers.local import spawn
 from steersman.drivers.local.doorbell import Doorbell
-from steersman.drivers.local.observe import Scanner
-from steersman.drivers.local.spawn import LocalSettings
+from steersman.drivers.local.spawn import NAME, LocalSettings, rank_dir
+from steersman.hosting import claim, files
+from steersman.hosting.discard import discard
+from steersman.hosting.report import Scanner, Sight
 from steersman.model.errors import DriverError
 from steersman.ports.driver import RankKey, RankReport, StartOrder, StopOrder
 
@@ -29,13 +31,19 @@ class LocalDriver:
         self._settings = replace(settings, home=settings.home.absolute())
         self._threads = asyncio.Semaphore(THREADS_MAX)
         self._one_scan = asyncio.Lock()
-        self._scanner = Scanner(self._settings)
+        shims = self._settings.shims
+        sight = Sight(
+            driver=NAME,
+            alive=lambda _key, folder: files.shim_lives(folder),
+            conclude=lambda _key, folder: claim.conclude(shims, folder),
+        )
+        self._scanner = Scanner(self._settings.home, sight)
         self._doorbell = Doorbell(self._settings.home)
 
     @property
     def name(self) -> str:
         """The name that a node's `driver` field uses."""
-        return "local"
+        return NAME
 
     async def start(self, order: StartOrder) -> None:
         """Begin one rank or find it. Raises DriverError."""
@@ -51,7 +59,9 @@ class LocalDriver:
 
     async def discard(self, key: RankKey) -> None:
         """Forget an ended rank. Raises DriverError when it has not ended."""
-        await self._ordered(key, lambda: discard.discard(self._settings, key))
+        await self._ordered(
+            key, lambda: discard(rank_dir(self._settings.home, key), self._settings.failpoint)
+        )
 
     async def observe(self) -> Sequence[RankReport]:
         """Every rank of the home. A rank whose shim was killed is ended and reported as ``lost``."""

@@ -29,6 +29,7 @@ from steersman.model.events import (
     ApiKeyRevoked,
     ArtifactPublished,
     CheckpointSaved,
+    ClusterObserved,
     ControlPlaneStarted,
     Decided,
     Event,
@@ -52,6 +53,7 @@ from steersman.model.events import (
     StopRequested,
     WorkloadDeclared,
 )
+from steersman.model.fleet import Node
 from steersman.model.ids import NodeId, RunId, WorkloadName
 from steersman.model.policy import Policy
 from steersman.model.snapshot import FINAL_PHASES, Phase, RankEnd, Run, Snapshot, WorkloadState
@@ -69,9 +71,9 @@ DRIVER = "sim"
 """The driver that holds every node in a simulation."""
 
 OUTSIDE = (
-    PolicySet, FleetDeclared, NodeHealth, WorkloadDeclared, ServiceDeclared, GatewayDeclared, ApiKeyCreated,
-    ApiKeyRevoked, StopRequested, RemoveRequested, QueueDeclared, QueueRemoved, InterruptionNotice,
-    PriceObserved,
+    PolicySet, FleetDeclared, ClusterObserved, NodeHealth, WorkloadDeclared, ServiceDeclared, GatewayDeclared,
+    ApiKeyCreated, ApiKeyRevoked, StopRequested, RemoveRequested, QueueDeclared, QueueRemoved,
+    InterruptionNotice, PriceObserved,
 )  # fmt: skip
 """What comes from outside and would have come under any policy."""
 INSIDE = (
@@ -223,7 +225,7 @@ class _Reading:
 
     def _outside(self, event: Event, position: int) -> None:
         match event:
-            case FleetDeclared():
+            case FleetDeclared() | ClusterObserved():
                 self._happened(_simulated(event))
             case NodeHealth(health="dead"):
                 node = self._folded().nodes.get(event.node)
@@ -349,10 +351,16 @@ class _Reading:
             tries.seen_ms = max(tries.seen_ms, self._saved.get((state.spec.name, state.lineage), 0) + came_ms)
 
 
-def _simulated(event: FleetDeclared) -> FleetDeclared:
-    """The same fleet, in the hands of the simulation."""
-    nodes = tuple(msgspec.structs.replace(node, driver=DRIVER) for node in event.fleet.nodes)
-    return FleetDeclared(fleet=msgspec.structs.replace(event.fleet, nodes=nodes))
+def _simulated(event: FleetDeclared | ClusterObserved) -> FleetDeclared | ClusterObserved:
+    """The same nodes, in the hands of the simulation."""
+    if isinstance(event, ClusterObserved):
+        return msgspec.structs.replace(event, nodes=_in_simulation(event.nodes))
+    fleet = msgspec.structs.replace(event.fleet, nodes=_in_simulation(event.fleet.nodes))
+    return FleetDeclared(fleet=fleet)
+
+
+def _in_simulation(nodes: Sequence[Node]) -> tuple[Node, ...]:
+    return tuple(msgspec.structs.replace(node, driver=DRIVER) for node in nodes)
 
 
 def _works(tries: Mapping[JobKey, _Tries]) -> dict[JobKey, Work]:

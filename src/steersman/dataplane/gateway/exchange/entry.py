@@ -19,9 +19,10 @@ from steersman.dataplane.gateway.exchange.dial import Target
 from steersman.dataplane.gateway.exchange.link import CREDITS_MAX, Link, read_hello, signature_of
 from steersman.dataplane.gateway.exchange.meter import Meter
 from steersman.dataplane.gateway.exchange.pool import Pool, give_up
+from steersman.dataplane.gateway.exchange.secure import Secure
 from steersman.dataplane.gateway.exchange.wheel import Wheel
 from steersman.dataplane.gateway.signature import Signature
-from steersman.ports.gateway import ModelStats, ServiceConfig
+from steersman.ports.gateway import ModelStats, ReplicaTarget, ServiceConfig
 from steersman.ports.replica_wire import Frame
 
 KEPT_S = 10.0
@@ -45,12 +46,13 @@ class Held:
 
 
 class Hooks:
-    """What the front gives: how to make a codec, and how to read a call's body again."""
+    """What the front gives: how to make a codec, how to read a call's body again, and who this gateway is to
+    replicas on other machines."""
 
-    __slots__ = ("make_codec", "reread")
+    __slots__ = ("make_codec", "reread", "secure")
 
-    def __init__(self, make_codec: MakeCodec) -> None:
-        self.make_codec = make_codec
+    def __init__(self, make_codec: MakeCodec, secure: Secure) -> None:
+        self.make_codec, self.secure = make_codec, secure
         self.reread: Reread | None = None
 
 
@@ -84,7 +86,7 @@ class Entry:
         self._number = 0
         self._held: deque[Held] = deque()
         self._held_until: list[tuple[float, int, Held]] = []
-        self._targets: dict[tuple[int, str, str], Target] = {}
+        self._targets: dict[tuple[int, ReplicaTarget], Target] = {}
         self._leaving: list[Target] = []  # out of the configuration, still connected
         self._pools: dict[Signature, Pool] = {}
         self._ready: list[Pool] = []
@@ -139,16 +141,12 @@ class Entry:
         changed = (config.limits, config.inputs) != (self.config.limits, self.config.inputs)
         slower = config.slo_latency_ms != self.config.slo_latency_ms
         self.config, self.keyed = config, keyed
-        wanted = {
-            (each.revision, replica.run, replica.socket)
-            for each in config.revisions
-            for replica in each.replicas
-        }
+        wanted = {(each.revision, replica) for each in config.revisions for replica in each.replicas}
         for key in [key for key in self._targets if key not in wanted]:
             self._retire(self._targets.pop(key))
         now = self.loop.time()
-        for revision, run, path in sorted(wanted - self._targets.keys()):
-            target = self._targets[revision, run, path] = Target(self, revision, run, path)
+        for revision, replica in sorted(wanted - self._targets.keys(), key=_order):
+            target = self._targets[revision, replica] = Target(self, revision, replica, self._hooks.secure)
             target.tick(self.loop, now)
         for pool in self._pools.values():
             if changed:
@@ -341,3 +339,8 @@ class Entry:
                 del self._meters[revision], self._gone[revision]
         for revision in kept & self._gone.keys():
             del self._gone[revision]
+
+
+def _order(key: tuple[int, ReplicaTarget]) -> tuple[int, str, str, str]:
+    revision, replica = key
+    return revision, replica.run, replica.socket, replica.address

@@ -8,10 +8,12 @@ under way on a replica that left it comes to its end.
 """
 
 import asyncio
+from pathlib import Path
 
 import msgspec
 
 from steersman.dataplane.gateway.exchange.entry import Entry, Hooks, MakeCodec, Reread
+from steersman.dataplane.gateway.exchange.secure import Secure
 from steersman.ports.gateway import GatewayConfig, ModelStats, Outcome
 
 TICK_S = 0.02
@@ -20,13 +22,16 @@ CLOSING_TURNS_MAX = 100
 
 
 class Exchange:
-    """See the module. Times are of `loop.time()`."""
+    """See the module. Times are of `loop.time()`. `home` holds the gateway's certificate for
+    replicas on other machines; without one there are none."""
 
     __slots__ = ("_entries", "_hooks", "_leaving", "_loop", "_tick_handle")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, make_codec: MakeCodec) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, make_codec: MakeCodec, home: Path | None = None
+    ) -> None:
         self._loop = loop
-        self._hooks = Hooks(make_codec)
+        self._hooks = Hooks(make_codec, Secure(home))
         self._entries: dict[str, Entry] = {}
         self._leaving: list[Entry] = []
         self._tick_handle: asyncio.TimerHandle | None = None

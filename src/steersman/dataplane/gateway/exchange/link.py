@@ -60,6 +60,14 @@ class Owner(Protocol):
         ...
 
 
+class Dialler(Owner, Protocol):
+    """Who made the connection."""
+
+    def stranger(self, transport: asyncio.BaseTransport) -> str:
+        """It is connected; the answer is why it is not who was meant, if it is not."""
+        ...
+
+
 class Receiver(Protocol):
     """Who sends batches."""
 
@@ -87,6 +95,7 @@ class Link(asyncio.Protocol):
         "batches",
         "batches_max",
         "closed",
+        "connected",
         "due",
         "loop",
         "meter",
@@ -99,7 +108,7 @@ class Link(asyncio.Protocol):
         "served",
     )
 
-    def __init__(self, owner: Owner, run: str, revision: int, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, owner: Dialler, run: str, revision: int, loop: asyncio.AbstractEventLoop) -> None:
         self._owner = owner
         self._transport: asyncio.Transport | None = None
         self._tail = bytearray()
@@ -113,14 +122,19 @@ class Link(asyncio.Protocol):
         self.pool: Receiver | None = None  # from HELLO on
         self.meter: Meter | None = None
         self.accepting = self.retired = self.closed = False
+        self.connected = False  # over TCP: somebody listens there
         self.served = False  # it has answered a batch
         self.problem = ""  # why it was closed from this side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Connected; HELLO comes next."""
+        """Connected; HELLO comes next, if it is who was meant."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one by its methods only
         if self.closed:
             self._transport.abort()
+            return
+        problem = self._owner.stranger(transport)
+        if problem:
+            self.close(problem)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio calls it with one
         """Every end is the same end: the replica closed, died, or was cut off here."""

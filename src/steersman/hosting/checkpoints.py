@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from steersman.drivers.local.files import JSON_BYTES_MAX, Manifest
+from steersman.hosting.records import JSON_BYTES_MAX, Manifest
 from steersman.ports import run_dir
 from steersman.ports.driver import CheckpointReport
 

@@ -1,11 +1,12 @@
-"""What the folders of a home say about its ranks.
+"""What the folders of a home say about the ranks of one driver.
 
     exit.json            exited, for good: read once and kept
-    lock held            starting, setup or running, as started.json says
-    started.json alone   the shim was killed: a new shim ends what is left and records ``lost``
+    alive                starting, setup or running, as started.json says
+    started.json alone   whoever hosts it is gone: `conclude` is asked to end what is left and record ``lost``
     order.json alone     starting: claimed, and nothing of it has ever run
     anything unreadable  unknown, which destroys nothing
 
+Whether a rank is alive the driver knows: on this machine the shim's lock tells, elsewhere the cluster does.
 An idle home is cheap: an ended rank costs nothing but its place in the answer, and the folders are listed
 again only when the list of runs has changed or a rank was touched through this driver. One thread at a time.
 """
@@ -13,15 +14,14 @@ again only when the list of runs has changed or a rank was touched through this 
 import math
 import re
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 import msgspec
 
-from steersman.drivers.local import files
-from steersman.drivers.local.checkpoints import Checkpoints
-from steersman.drivers.local.spawn import LocalSettings, conclude
+from steersman.hosting import files, records
+from steersman.hosting.checkpoints import Checkpoints
 from steersman.model.errors import DriverError
 from steersman.model.ids import RunId
 from steersman.ports import run_dir
@@ -33,30 +33,44 @@ RANK_NAME = re.compile(r"0|[1-9][0-9]{0,5}")
 Cause = Literal["exited", "start-failed", "setup-failed", "lost", "memory"]
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """``order.json`` as the observer needs it."""
+class Sight(NamedTuple):
+    """What a driver knows of its ranks besides their folders.
 
-    decision: str
-    epoch: int
-    checkpoint_dir: str
+    `alive`: whether whoever hosts the rank is there; None when nobody can tell. `conclude` has the end
+    recorded of a rank that had begun and is not alive, if that can be done now.
+    """
+
+    driver: str
+    alive: Callable[[RankKey, Path], bool | None]
+    conclude: Callable[[RankKey, Path], None]
 
 
 class Scanner:
     """Keeps what cannot change any more between two looks."""
 
-    def __init__(self, settings: LocalSettings) -> None:
-        self._settings = settings
-        self._runs = settings.home / run_dir.RUNS
+    def __init__(self, home: Path, sight: Sight) -> None:
+        self._sight = sight
+        self._runs = home / run_dir.RUNS
         self._listed_at: int | None = None
         self._touched: deque[RankKey] = deque()
         self._known: dict[RankKey, Path] = {}
         self._ended: dict[RankKey, RankReport] = {}
-        self._orders: dict[RankKey, Order] = {}
+        self._orders: dict[RankKey, records.Order] = {}
         self._checkpoints = Checkpoints()
 
     def touch(self, key: RankKey) -> None:
         """Something was ordered of this rank: it may be new, or forgotten."""
         self._touched.append(key)
+
+    def order(self, key: RankKey) -> records.Order | None:
+        """The order of a rank on record; None when there is none that can be read."""
+        found = self._orders.get(key)
+        if found is None:
+            try:
+                found = records.read(self._runs / key.run / str(key.rank) / run_dir.ORDER, records.Order)
+            except DriverError:
+                return None
+        return found
 
     def scan(self) -> list[RankReport]:
         """Every rank that is not discarded, in order of key."""
@@ -104,8 +118,8 @@ class Scanner:
 
     def _look(self, key: RankKey, folder: Path) -> RankReport | None:
         try:
-            order = self._orders.get(key) or files.read(folder / run_dir.ORDER, Order)
-            if order is None:
+            order = self._orders.get(key) or records.read(folder / run_dir.ORDER, records.Order)
+            if order is None or order.driver != self._sight.driver:
                 self._forget(key)
                 return None
             self._orders[key] = order
@@ -120,13 +134,13 @@ class Scanner:
                 detail=error.message if isinstance(error, DriverError) else str(error),
             )
 
-    def _report(self, key: RankKey, folder: Path, order: Order) -> RankReport:
-        alive = files.shim_lives(folder)  # before the end is read: a shim records it, then lets go
-        ended = files.read(folder / run_dir.EXIT, files.Exit)
-        started = files.read(folder / run_dir.STARTED, files.Started)
-        if ended is None and not alive and started is not None:
-            conclude(self._settings, folder)
-            ended = files.read(folder / run_dir.EXIT, files.Exit)
+    def _report(self, key: RankKey, folder: Path, order: records.Order) -> RankReport:
+        alive = self._sight.alive(key, folder)  # before the end is read: a shim records it, then lets go
+        ended = records.read(folder / run_dir.EXIT, records.Exit)
+        started = records.read(folder / run_dir.STARTED, records.Started)
+        if ended is None and alive is False and started is not None:
+            self._sight.conclude(key, folder)
+            ended = records.read(folder / run_dir.EXIT, records.Exit)
         report = RankReport(
             key=key,
             epoch=max(order.epoch, files.recorded_epoch(folder)),
@@ -152,8 +166,10 @@ def _folders(path: Path) -> Iterable[Path]:
 
 
 def _state(
-    started: files.Started | None, *, alive: bool
+    started: records.Started | None, *, alive: bool | None
 ) -> Literal["starting", "setup", "running", "unknown"]:
+    if alive is None:
+        return "unknown"
     if started is None:
         return "starting"
     if not alive:
@@ -164,7 +180,7 @@ def _state(
 def _with_progress(report: RankReport, folder: Path) -> RankReport:
     """What the program last said of itself; nothing, when it is no such thing: it is the user's file."""
     try:
-        progress = files.read(folder / run_dir.PROGRESS, files.Progress)
+        progress = records.read(folder / run_dir.PROGRESS, records.Progress)
     except DriverError:
         progress = None
     if progress is None:
@@ -177,7 +193,7 @@ def _with_progress(report: RankReport, folder: Path) -> RankReport:
 def _with_ready(report: RankReport, folder: Path) -> RankReport:
     """Since when a replica answers; nothing, when it does not or its word is damaged."""
     try:
-        ready = files.read(folder / run_dir.READY, files.Ready)
+        ready = records.read(folder / run_dir.READY, records.Ready)
     except DriverError:
         ready = None
     if ready is None:
@@ -185,7 +201,7 @@ def _with_ready(report: RankReport, folder: Path) -> RankReport:
     return msgspec.structs.replace(report, ready_ms=ready.at_ms, load_ms=ready.load_ms)
 
 
-def _with_end(report: RankReport, ended: files.Exit) -> RankReport:
+def _with_end(report: RankReport, ended: records.Exit) -> RankReport:
     if ended.cause not in get_args(Cause):
         raise DriverError(f"exit.json names an unknown cause {ended.cause!r}")
     return msgspec.structs.replace(

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from steersman.drivers.local.files import DIR_MODE, flocked
+from steersman.hosting.files import DIR_MODE, flocked
 from steersman.model.errors import DriverError
 from steersman.ports import run_dir
 
