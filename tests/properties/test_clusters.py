@@ -6,7 +6,7 @@ from tests.properties.checkers import check
 from tests.properties.cluster_laws import LAWS, Life
 
 
-@settings(max_examples=60)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 1 << 32))
 def test_all_laws_hold(seed: int) -> None:
     life = Life(seed)

@@ -11,11 +11,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import ray
 from ray._private import utils
 from ray.util.placement_group import get_placement_group, placement_group, placement_group_table
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-
-import ray
 
 WAIT_SECONDS_MAX = 60.0
 HEAD = "node:__internal_head__"

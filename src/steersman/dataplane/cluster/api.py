@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grpc
+import ray
 from ray._private.runtime_env import packaging
 from ray.experimental import internal_kv
 from ray.util.placement_group import (
@@ -26,7 +27,6 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
-import ray
 from steersman.dataplane.cluster.words import NAMESPACE
 from steersman.model.errors import DriverError
 
