@@ -25,16 +25,16 @@ WORLDS_MAX = 24
 
 
 def _puts_spot_work_anywhere(patch: Patch) -> None:
-    patch.setattr(fit, "serves", lambda _node, _pools: True)
-    patch.setattr(placer.Flavor, "serves", lambda _flavor, _pools: True)
+    patch.setattr(fit, "serves", lambda _node, _pools, _infra: True)
+    patch.setattr(placer.Flavor, "serves", lambda _flavor, _pools, _infra: True)
 
 
 def _takes_anybody_on_spot(patch: Patch) -> None:
-    def serves(node: Node, names: tuple[str, ...]) -> bool:
+    def serves(node: Node, names: tuple[str, ...], _infra: str) -> bool:
         return not names or node.pool in names
 
     patch.setattr(fit, "serves", serves)
-    patch.setattr(placer.Flavor, "serves", lambda flavor, pools: not pools or flavor.pool in pools)
+    patch.setattr(placer.Flavor, "serves", lambda flavor, pools, _: not pools or flavor.pool in pools)
 
 
 def _asks_nobody_how_a_node_is(patch: Patch) -> None:
