@@ -107,7 +107,7 @@ format: $(STAMP)
 
 # --- proofs that take longer, each with its floors in bench/floors.toml or in its own text ---
 
-.PHONY: bench bench-serve bench-endure bench-decide chaos power-cut mutation small-world
+.PHONY: bench bench-serve bench-endure bench-decide bench-ray chaos chaos-ray power-cut mutation small-world
 bench: $(STAMP)
 	@$(BIN)/python -m bench.run $(ARGS)
 
@@ -123,8 +123,16 @@ bench-endure: $(STAMP)
 bench-decide: $(STAMP)
 	@$(BIN)/python -m bench.decide.run $(ARGS)
 
+# What Steersman costs on top of Ray, beside Ray's own Jobs API and Ray Serve; needs gcc.
+bench-ray: $(STAMP) $(RAY_STAMP)
+	@$(BIN)/python -m bench.ray.overhead $(ARGS)
+
 chaos: $(STAMP)
 	@$(BIN)/python -m bench.chaos $(ARGS)
+
+# Sixty faults on a real Ray cluster under load, with Ray's own time limits: 40 minutes; ARGS=--quick: 20.
+chaos-ray: $(STAMP) $(RAY_STAMP)
+	@$(BIN)/python -m bench.ray.chaos $(ARGS)
 
 power-cut: $(STAMP)
 	@$(BIN)/python -m bench.power_cut $(or $(ARGS),--cuts 10000 --seed 1)

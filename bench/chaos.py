@@ -182,7 +182,7 @@ def at_boundary(boundary: Boundary, planted: str = "") -> Result:
         home.remove()
 
 
-def _prepare(home: ChaosHome, operation: str, *, long: bool) -> Callable[[], None]:
+def _prepare(home: ChaosHome, operation: str, *, long: bool) -> Callable[[], object]:
     """Bring the home to where the operation can be asked for; the request."""
     # A checkpoint is seen at the sensor's next look, within two seconds: only then is there one to tune.
     ticks = DEAF_TICKS if long else 50 if operation == "up" else 16

@@ -1,39 +1,28 @@
-"""A home under chaos: its planes, its client, the ledger its programs write, and what must hold at the end.
+"""A home under chaos: the planes that are killed, and what must hold at the end.
 
-Every program appends ``start <run>/<rank> <nonce>`` to the home's ledger when it begins and ``end … <code>``
-just before it leaves, with O_APPEND. The ledger is therefore the programs' own account, which the journal's
-is held against. Living processes are found by their environment or command line naming the home.
+The home itself, its client and its accounts are those of `bench.home`.
 """
 
 import contextlib
 import os
 import select
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from bench.chaos_plane import SERVING
-from steersman.app.client import Client, path
-from steersman.app.server_file import running_server
-from steersman.app.wire import Document, DownRequest, NamesView, StatusView, Submission, UpView
-from steersman.journal import SqliteJournal
-from steersman.model.codec import decode_event
+from bench.home import ROOT, Home
 from steersman.model.errors import ConflictError, SteersmanError
 from steersman.model.events import RankExited
-from steersman.model.ids import RunId
 from steersman.ports import run_dir
-from steersman.ports.driver import RankKey
-from steersman.sim.checkers import Evidence, Life, violations
+from steersman.sim.checkers import Evidence, violations
 
-ROOT = Path(__file__).resolve().parent.parent
 SERVE_SECONDS_MAX = 30.0
 CONVERGE_SECONDS_MAX = 45.0
 CONVERGE_SECONDS_PLANTED = 6.0
@@ -97,14 +86,11 @@ class Begun(msgspec.Struct, frozen=True, kw_only=True):
     cpu_ms: float
 
 
-class ChaosHome:
+class ChaosHome(Home):
     """One home and the plane that has it at present."""
 
     def __init__(self, planted: str = "") -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="steersman-chaos-"))
-        self.home = self.folder / "home"
-        self.ledger = self.folder / "ledger"
-        self.ledger.touch()
+        super().__init__()
         self.plane: subprocess.Popen[bytes] | None = None
         self._served = False
         self.begun: list[Begun] = []
@@ -190,40 +176,7 @@ class ChaosHome:
 
     # The client.
 
-    @contextlib.contextmanager
-    def client(self) -> Iterator[Client]:
-        """A connection to the plane. Raises SteersmanError when none serves."""
-        running = running_server(self.home / "server.json")
-        if running is None:
-            raise SteersmanError("no plane serves")
-        with Client(self.home, running) as client:
-            yield client
-
-    def up(self, *texts: str) -> None:
-        """Declare. Raises SteersmanError."""
-        documents = tuple(
-            Document(source=f"{number}.yaml", text=text, folder=str(self.folder))
-            for number, text in enumerate(texts)
-        )
-        with self.client() as client:
-            client.post(path("up"), Submission(documents=documents), UpView)
-
-    def stop(self, name: str) -> None:
-        """End a workload's run. Raises SteersmanError."""
-        with self.client() as client:
-            client.post(path("workloads", name, "stop"), None, NamesView)
-
-    def down(self, name: str) -> None:
-        """Remove a workload. Raises SteersmanError."""
-        with self.client() as client:
-            client.post(path("down"), DownRequest(names=(name,)), NamesView)
-
-    def status(self) -> StatusView:
-        """Everything now. Raises SteersmanError."""
-        with self.client() as client:
-            return client.get(path("status"), StatusView)
-
-    def surely(self, request: Callable[[], None]) -> None:
+    def surely(self, request: Callable[[], object]) -> None:
         """Ask until it was accepted, or there is nothing left to ask it of."""
         deadline = time.monotonic() + CONVERGE_SECONDS_MAX
         while True:
@@ -276,21 +229,13 @@ class ChaosHome:
 
     # The end.
 
-    def processes(self) -> dict[int, str]:
-        """Living processes of this home that are no plane: pid → the rank that its environment names."""
-        return dict(_processes(str(self.home)))
-
     def verdict(self) -> tuple[list[str], Counter[str]]:
         """Everything that does not hold, and what was counted. The plane must have ended."""
         left = self.processes()
         found = [f"orphan: process {pid} of {key or 'a shim'} lives" for pid, key in sorted(left.items())]
-        with contextlib.closing(SqliteJournal.open_reader(self.home)) as journal:
-            found += [f"journal: {problem}" for problem in journal.verify().problems]
-            history = tuple(
-                (record.position, decode_event(record.type, record.version, record.body))
-                for record in journal.read()
-            )
-        lives = self._lives(frozenset(left.values()))
+        history, problems = self.history()
+        found += problems
+        lives = self.lives(frozenset(left.values()))
         found += violations(Evidence(history=history, lives=lives))
         exits = [event for _, event in history if isinstance(event, RankExited)]
         lost = [f"lost: {event.run}/{event.rank}" for event in exits if event.cause == "lost"]
@@ -304,20 +249,6 @@ class ChaosHome:
         )
         return found + lost, counts
 
-    def _lives(self, live: frozenset[str]) -> tuple[Life, ...]:
-        starts: Counter[str] = Counter()
-        codes: dict[str, int] = {}
-        for line in self.ledger.read_text().splitlines():
-            word, key, _nonce, *code = line.split()
-            if word == "start":
-                starts[key] += 1
-            else:
-                codes[key] = int(code[0])
-        return tuple(
-            Life(key=_key(name), starts=count, live=name in live, exit_code=codes.get(name))
-            for name, count in sorted(starts.items())
-        )
-
     def remove(self) -> None:
         """End whatever is left of this home and take its folder away."""
         if self.plane is not None:
@@ -325,31 +256,9 @@ class ChaosHome:
         for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _key(name: str) -> RankKey:
-    run, _, rank = name.rpartition("/")
-    return RankKey(run=RunId(run), rank=int(rank))
+        super().remove()
 
 
 def _cpu_ms(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) * 1_000 / os.sysconf("SC_CLK_TCK")
-
-
-def _processes(home: str) -> Iterator[tuple[int, str]]:
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            command = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            environ = _environ((folder / "environ").read_bytes())
-            marked = environ.get(run_dir.ENV_RUN_DIR, "").startswith(f"{home}/")
-            if marked:
-                yield int(folder.name), f"{environ[run_dir.ENV_RUN_ID]}/{environ[run_dir.ENV_NODE_RANK]}"
-            elif any(word.startswith(f"{home}/{run_dir.RUNS}/") for word in command):
-                yield int(folder.name), ""
-
-
-def _environ(data: bytes) -> Mapping[str, str]:
-    pairs = (item.partition("=") for item in data.decode(errors="replace").split("\0"))
-    return {name: value for name, _, value in pairs}

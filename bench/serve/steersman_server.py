@@ -34,7 +34,7 @@ def _prepare(site: Site) -> tuple[list[str], dict[str, str]]:
     return [*STEER, "server", "--home", str(_home(site)), "--port", "0"], {}
 
 
-def declaration(site: Site, wanted: Wanted, cpus: float) -> bytes:
+def declaration(site: Site, wanted: Wanted, cpus: float, infra: str = "local") -> bytes:
     """The gateway and the service. JSON is YAML."""
     gateway = {"kind": "gateway", "port": 0}
     service = {
@@ -42,16 +42,16 @@ def declaration(site: Site, wanted: Wanted, cpus: float) -> bytes:
         "name": SERVICE,
         "model": {"onnx": str(site.model.path)},
         "service": {"max_batch_size": site.batch, "replicas": wanted.replicas},
-        "resources": {"cpus": cpus},
+        "resources": {"cpus": cpus, "infra": infra},
         "envs": {"VERSION": wanted.version},
     }
     return b"\n---\n".join(msgspec.json.encode(document) for document in (gateway, service)) + b"\n"
 
 
-def _up(site: Site, wanted: Wanted, cpus: float) -> None:
-    """Declares it and waits until it is so."""
+def up(site: Site, wanted: Wanted, cpus: float, infra: str = "local") -> None:
+    """Declares it and waits until it is so. Raises ServerFailedError."""
     file = site.folder / "bench.yaml"
-    file.write_bytes(declaration(site, wanted, cpus))
+    file.write_bytes(declaration(site, wanted, cpus, infra))
     command = [*STEER, "up", str(file), "--home", str(_home(site))]
     try:
         done = subprocess.run(
@@ -70,8 +70,13 @@ def _begin(site: Site) -> int:
         if time.monotonic() > deadline:
             raise ServerFailedError("steer server does not start")
         time.sleep(LOOK_SECONDS)
-    _up(site, Wanted(replicas=1, version="0"), REPLICA_CPUS)
-    address = _home(site) / GATEWAY / ADDRESS_FILE
+    up(site, Wanted(replicas=1, version="0"), REPLICA_CPUS)
+    return gateway_port(_home(site) / GATEWAY / ADDRESS_FILE)
+
+
+def gateway_port(address: Path) -> int:
+    """Where a gateway listens, once it says so. Raises ServerFailedError."""
+    deadline = time.monotonic() + START_SECONDS_MAX
     while time.monotonic() < deadline:
         if address.exists():
             return msgspec.json.decode(address.read_bytes(), type=GatewayAddress).port
@@ -80,7 +85,7 @@ def _begin(site: Site) -> int:
 
 
 def _change(server: Running, wanted: Wanted) -> None:
-    _up(server.site, wanted, CHANGING_CPUS)
+    up(server.site, wanted, CHANGING_CPUS)
 
 
 STEERSMAN = Kind(name="steersman", prepare=_prepare, path=f"/predict/{SERVICE}", begin=_begin, change=_change)

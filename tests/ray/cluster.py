@@ -258,7 +258,13 @@ class RayCluster:
         stored = self._store if node is self.head else {}
         with log.open("wb") as out:
             node.process = subprocess.Popen(
-                [*node.prefix, str(self.ray / "ray"), "start", *options, *offer(node, alone=self.can_cut)],
+                [
+                    *node.prefix,
+                    *self._own_folder(node),
+                    *(str(self.ray / "ray"), "start"),
+                    *options,
+                    *offer(node, alone=self.can_cut),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -266,6 +272,20 @@ class RayCluster:
                 start_new_session=True,
             )
         wait_for(log, STARTED, node.process)
+
+    def _own_folder(self, node: Node) -> tuple[str, ...]:
+        """What to put before a node's command, so that it has a folder of its own for what Ray brings there.
+
+        All nodes have the head's temporary folder: where two made the environment of a program at one time,
+        the second took away the folder in which the program of the first had begun.
+        """
+        if node is self.head or self._net is None:
+            return ()
+        shared = (self.folder / "head" / "session_latest").resolve() / "runtime_resources"
+        own = self.folder / "resources" / node.name
+        for folder in (shared, own):
+            folder.mkdir(parents=True, exist_ok=True)
+        return ("sh", "-c", f'mount --bind {own} {shared} && exec "$@"', "sh")
 
     # Faults.
 

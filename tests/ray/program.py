@@ -80,7 +80,23 @@ def dead(node_id: str) -> Any:
     return False
 
 
-VERBS: dict[str, Callable[..., Any]] = {"nodes": nodes, "leave": leave, "look": look, "dead": dead}
+def left() -> Any:
+    """Steersman's named actors, and reservations that are not given back."""
+    named = ray.util.list_named_actors(all_namespaces=True)
+    groups = placement_group_table().values()
+    return {
+        "actors": [each["name"] for each in named if each["namespace"] == "steersman"],
+        "groups": [each["name"] for each in groups if each["state"] != "REMOVED"],
+    }
+
+
+VERBS: dict[str, Callable[..., Any]] = {
+    "nodes": nodes,
+    "leave": leave,
+    "look": look,
+    "dead": dead,
+    "left": left,
+}
 
 
 def main(address: str, verb: str, *words: str) -> None:

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from steersman.app import audit, declare, doctor, keys, logs, policies, serving, views
 from steersman.app.failures import Failures
 from steersman.app.gateway_place import Follower
+from steersman.app.lost import lost
 from steersman.app.machine import local_fleet, this_machine
 from steersman.app.naming import (
     check_run,
@@ -149,6 +150,13 @@ class Control:
             events = [RemoveRequested(workload=state.spec.name) for state in states if not state.removing]
             position = await self._submit(events)
         return NamesView(names=tuple(names), position=position)
+
+    async def lost(self, name: str) -> NamesView:
+        """Take a node or a cluster for gone. Raises ConflictError for one that answers."""
+        async with self._turn:
+            events = lost(self._engine.snapshot, name)
+            position = await self._submit(events)
+        return NamesView(names=tuple(event.node for event in events), position=position)
 
     async def create_key(self, request: KeyRequest) -> NewKeyView:
         """Make an API key; its text is in this answer and nowhere else. Raises ConflictError."""

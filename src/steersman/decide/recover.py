@@ -27,6 +27,7 @@ from steersman.state.services import served
 
 RETUNE_PER_MILLE = 250
 """A running job saves at another interval only when the hazard asks for one that is so much other."""
+DETAIL_CHARACTERS_MAX = 200
 _EVENT_OF: dict[EndKind, str] = {"error": "error", "interruption": "interruption", "yielded": "interruption"}
 
 
@@ -154,6 +155,8 @@ def _next_try(snapshot: Snapshot, state: WorkloadState, run: Run, kind: EndKind)
         return Finish(
             workload=name, outcome="failed", reason=reason(Code.DURATION_EXCEEDED, max_duration_ms=limit)
         )
+    if worst_end(run).cause == "not-taken":
+        return _not_taken(snapshot, state, run)
     again = _uncounted(snapshot, state, run, kind)
     return _failure(snapshot, state, run, kind) if again is None else again
 
@@ -179,6 +182,16 @@ def _uncounted(snapshot: Snapshot, state: WorkloadState, run: Run, kind: EndKind
     return None
 
 
+def _not_taken(snapshot: Snapshot, state: WorkloadState, run: Run) -> Requeue:
+    """A moment later, wherever there is room by then; as often as it takes, for it has not been tried."""
+    delay_ms, end = snapshot.policy.backoff_ms_base, worst_end(run)
+    node = next(rank.placement.node for rank in run.ranks if rank.end is end)
+    why = reason(
+        Code.RETRY_NOT_TAKEN, node=node, delay_ms=delay_ms, detail=end.detail[:DETAIL_CHARACTERS_MAX]
+    )
+    return _requeue(state, snapshot.now_ms + delay_ms, why, counted=False)
+
+
 def _saved(run: Run) -> dict[str, str | int]:
     return {"pool": run.pool, "saved_step": -1 if run.saved_step is None else run.saved_step}
 
@@ -189,7 +202,7 @@ def _again(snapshot: Snapshot, state: WorkloadState, run: Run) -> Requeue:
     One that had served for a while comes back at once; one that ends soon, or never was ready, backs off,
     longer each time. What was done to a replica is no failure of its own and is not counted as one.
     """
-    done_to_it = worst_end(run).cause == "lost" or run.stop in ("preempted", "interrupted")
+    done_to_it = worst_end(run).cause in ("lost", "not-taken") or run.stop in ("preempted", "interrupted")
     counted = state.service is None or not done_to_it
     owner = None if state.service is None else snapshot.services[state.service]
     well = served(owner, state, run, snapshot.policy)

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from steersman.engine.orders import Begin, Discard, End, Order, Tune
 from steersman.engine.parts import Parts
-from steersman.model.errors import DriverError, SteersmanError
+from steersman.model.errors import DriverError, NotTakenError, SteersmanError
 from steersman.model.events import ActionFailed, Event, RankExited
 from steersman.model.snapshot import Run, RunState, Snapshot
 from steersman.ports.driver import Driver, RankKey, StartOrder, StopOrder
@@ -158,7 +158,7 @@ class Actor:
                 run=key.run,
                 rank=key.rank,
                 at_ms=self._parts.clock.now_ms(),
-                cause="start-failed",
+                cause="not-taken" if isinstance(error, NotTakenError) else "start-failed",
                 detail=detail[:DETAIL_CHARACTERS_MAX],
             )
         )

@@ -216,8 +216,8 @@ def _run_words(event: Event) -> tuple[str, str] | None:
 def _exit_words(event: RankExited) -> str:
     if event.cause == "lost":
         text = "was lost"
-    elif event.cause == "start-failed":
-        text = "could not be started"
+    elif event.cause in ("start-failed", "not-taken"):
+        text = "could not be started" + (" there" if event.cause == "not-taken" else "")
     elif event.cause == "memory":
         text = "was ended: it used more memory than it asked for"
     elif event.signal is not None:

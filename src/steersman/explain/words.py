@@ -52,6 +52,7 @@ def _end(facts: Facts) -> str:
     causes = {
         "lost": "its process was lost",
         "start-failed": "could not be started",
+        "not-taken": "was not taken by its node",
         "setup-failed": "its setup failed",
         "memory": "used more memory than it asked for",
     }
@@ -351,6 +352,10 @@ _WORDS: Mapping[Code, Callable[[Facts], str]] = {
     ),
     Code.GATEWAY_NEEDED: _always("there is a service, and requests come through the gateway"),
     Code.SUCCEEDED: _always("succeeded"),
+    Code.RETRY_NOT_TAKEN: lambda facts: (
+        f"{facts.get('node', 'its node')} did not take it: {facts.get('detail', '')}; "
+        f"tried again in {_ms(facts, 'delay_ms')}, uncounted"
+    ),
     Code.RETRY_REPLICA: lambda facts: (
         f"{_end_of(facts)}; it is wanted, so it is tried again "
         + (f"in {_ms(facts, 'delay_ms')}" if int(facts.get("delay_ms", 0)) else "at once")

@@ -30,7 +30,7 @@ from steersman.ports.driver import RankKey, RankReport
 METRICS_MAX = 64
 RANK_NAME = re.compile(r"0|[1-9][0-9]{0,5}")
 
-Cause = Literal["exited", "start-failed", "setup-failed", "lost", "memory"]
+Cause = Literal["exited", "start-failed", "not-taken", "setup-failed", "lost", "memory"]
 
 
 class Sight(NamedTuple):

@@ -9,6 +9,7 @@
     │   ├── JournalLocked     another control plane owns the home
     │   └── JournalWriteError disk full, read-only: nothing was acknowledged
     ├── DriverError           an effect could not be brought about
+    │   └── NotTakenError     the place could not take it, whatever it was: it may later, or another
     ├── ConflictError         it does not fit what is there: unknown name, duplicate, stale
     ├── TraceError            a recorded trace cannot be read
     ├── AccessError           no token, or the wrong one
@@ -83,6 +84,10 @@ class JournalWriteError(JournalError):
 
 class DriverError(SteersmanError):
     code = "driver"
+
+
+class NotTakenError(DriverError):
+    code = "not-taken"
 
 
 class ConflictError(SteersmanError):

@@ -179,7 +179,8 @@ class RankStarted(msgspec.Struct, frozen=True, kw_only=True, tag="rank-started")
 
 class RankExited(msgspec.Struct, frozen=True, kw_only=True, tag="rank-exited"):
     """The program of one rank is gone, proven. Exactly one of `exit_code` and `signal` is set, unless
-    `cause` tells that it never ran (``start-failed``) or that its record was lost (``lost``).
+    `cause` tells that it never ran (``start-failed``; ``not-taken`` when that was the place's doing and no
+    fault of the workload's) or that its record was lost (``lost``).
 
     `completed`: the program itself said that its work is done. `stop_delivered`: the stop signal had been
     sent before it ended.
@@ -190,7 +191,7 @@ class RankExited(msgspec.Struct, frozen=True, kw_only=True, tag="rank-exited"):
     at_ms: int
     exit_code: int | None = None
     signal: int | None = None
-    cause: Literal["exited", "start-failed", "setup-failed", "lost", "memory"] = "exited"
+    cause: Literal["exited", "start-failed", "not-taken", "setup-failed", "lost", "memory"] = "exited"
     detail: str = ""
     completed: bool = False
     stop_delivered: bool = False

@@ -74,6 +74,7 @@ class Code(StrEnum):
     ATTEMPTS_EXHAUSTED = "attempts-exhausted"
     RETRY_TIME_EXHAUSTED = "retry-time-exhausted"
     CRASH_LOOP = "crash-loop"
+    RETRY_NOT_TAKEN = "retry-not-taken"  # the place where it was to run could not take it
     RETRY_REPLICA = "retry-replica"  # a replica is tried for as long as it is wanted
     RANK_FAILED = "rank-failed"  # one rank of a gang ended badly: the others must end too
     ARTIFACT_MISSING = "artifact-missing"

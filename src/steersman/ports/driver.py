@@ -83,7 +83,7 @@ class RankReport(msgspec.Struct, frozen=True, kw_only=True):
     ended_ms: int | None = None
     exit_code: int | None = None
     signal: int | None = None
-    cause: Literal["exited", "start-failed", "setup-failed", "lost", "memory"] = "exited"
+    cause: Literal["exited", "start-failed", "not-taken", "setup-failed", "lost", "memory"] = "exited"
     detail: str = ""
     completed: bool = False
     stop_delivered: bool = False

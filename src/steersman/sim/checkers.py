@@ -17,6 +17,7 @@ import msgspec
 from steersman.model.decisions import Decision, Finish, Forget, Placement, Requeue, Spawn, Start, Stop
 from steersman.model.events import (
     CheckpointSaved,
+    ClusterObserved,
     ControlPlaneStarted,
     Decided,
     Event,
@@ -88,15 +89,22 @@ class _Leases:
         self.effective = []
         match event:
             case FleetDeclared():
-                kept = {placement.node for placement in self.held.values()}
-                old = {name: node for name, node in self.nodes.items() if name in kept}
-                self.nodes = {**old, **{node.id: node for node in event.fleet.nodes}}
+                found = {cluster.name for cluster in event.fleet.clusters}
+                self._replace(event.fleet.nodes, lambda node: not node.cluster or node.cluster not in found)
+            case ClusterObserved(problem="", cluster=name):
+                self._replace(event.nodes, lambda node: node.cluster == name)
             case RankExited():
                 self._end([RankKey(run=event.run, rank=event.rank)])
             case NodeHealth(health="dead"):
                 self._end([key for key, placement in self.held.items() if placement.node == event.node])
             case _:
                 pass
+
+    def _replace(self, nodes: Iterable[Node], is_of: Callable[[Node], bool]) -> None:
+        """These instead of those that were there, but for those that hold something."""
+        kept = {placement.node for placement in self.held.values()}
+        old = {name: node for name, node in self.nodes.items() if name in kept or not is_of(node)}
+        self.nodes = {**old, **{node.id: node for node in nodes}}
 
     def _end(self, keys: Iterable[RankKey]) -> None:
         for key in keys:

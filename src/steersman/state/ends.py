@@ -28,7 +28,7 @@ def rank_end_kind(end: RankEnd, *, stopping: bool, doomed: bool = False) -> EndK
     Exit 0 counts as success unless the stop signal had been delivered and the program did not say that its
     work was complete: a program that merely obeys SIGTERM must not pass for one that finished. A lost
     process, or a signal that nobody here sent, is an interruption of the machine's, not an error of the
-    program, unless it is one of those a program brings on itself.
+    program, unless it is one of those a program brings on itself. So is a place that did not take it.
     """
     if end.completed and end.exit_code == 0:
         return "succeeded"
@@ -38,7 +38,7 @@ def rank_end_kind(end: RankEnd, *, stopping: bool, doomed: bool = False) -> EndK
         return "succeeded"
     if end.cause == "exited" and end.exit_code == EXIT_YIELDED:
         return "yielded"
-    if end.cause == "lost" or (end.cause == "exited" and _interrupted(end)):
+    if end.cause in ("lost", "not-taken") or (end.cause == "exited" and _interrupted(end)):
         return "interruption"
     return "error"
 

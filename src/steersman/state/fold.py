@@ -158,12 +158,14 @@ def _cluster_observed(draft: Draft, event: ClusterObserved) -> None:
     mine = [key for key in draft.node_ids() if draft.nodes[key].node.cluster == event.cluster]
     if not event.problem:
         for key in mine:
-            if draft.nodes[key].health == "unknown":
+            if draft.nodes[key].health in ("unknown", "dead"):
                 draft.put_node(key, replace(draft.nodes[key], health="alive"))
         _take_nodes(draft, event.nodes, mine)
         return
     for key in mine:
         before = draft.nodes[key]
+        if before.health == "dead":
+            continue  # a person said so
         after = replace(before, health="unknown")
         draft.put_node(key, after)
         pools.health_changed(draft, before, after)

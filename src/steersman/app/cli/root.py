@@ -52,6 +52,7 @@ VERBS: Mapping[str, Verb] = {
     "audit": Verb("audit", "List, filter and verify everything that happened."),
     "stop": Verb("stop", "End a job's run or a service's replicas, and keep the declaration."),
     "down": Verb("down", "Remove jobs and services, and wait until they are gone."),
+    "lost": Verb("lost", "Say that a node or a cluster that cannot be asked will not come back."),
     "server": Verb("server", "Run the control plane, here or in the background, or end it."),
     "secret": Verb("secret", "Set, list and remove sealed secrets."),
     "policy": Verb("policy", "Show the numbers that decisions obey, and set them."),

@@ -75,6 +75,12 @@ async def down(data: Annotated[DownRequest, Body()], control: NamedDependency[Co
     return await control.down(data)
 
 
+@post("/nodes/{name:str}/lost", status_code=200, summary="A node or a cluster will not come back.")
+async def lost(name: Name, control: NamedDependency[Control]) -> NamesView:
+    """Returns when it is durable; what ran there begins elsewhere."""
+    return await control.lost(name)
+
+
 @get("/status", summary="All jobs, services and nodes.")
 async def status(
     control: NamedDependency[Control],
@@ -173,6 +179,7 @@ def router() -> Router:
             up,
             plan,
             stop,
+            lost,
             down,
             status,
             workload,

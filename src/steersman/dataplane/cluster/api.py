@@ -23,6 +23,7 @@ from ray.util.placement_group import (
     PlacementGroup,
     get_placement_group,
     placement_group,
+    placement_group_table,
     remove_placement_group,
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
@@ -123,7 +124,7 @@ def told(error: BaseException, what: str) -> DriverError:
         return DriverError(f"{what}: {_last_line(str(error))}", code="host-gone")
     if isinstance(error, TimeoutError | asyncio.TimeoutError | ray.exceptions.GetTimeoutError):
         return DriverError(f"{what}: no answer in time", hint="it is tried again", code="no-answer")
-    return DriverError(f"{what}: {_last_line(str(error))}")
+    return DriverError(f"{what}: {_last_line(str(error))}", code="cluster-error")
 
 
 def refused(error: BaseException, address: str) -> DriverError:
@@ -238,6 +239,12 @@ def group(name: str) -> PlacementGroup | None:
         return get_placement_group(name)
     except ValueError:
         return None
+
+
+def groups() -> list[str]:
+    """The names of all reservations that were not given back."""
+    listed = placement_group_table().values()
+    return [each["name"] for each in listed if each["state"] != "REMOVED"]
 
 
 def reserve(name: str, bundles: Sequence[Mapping[str, float]], nodes_of: Sequence[str]) -> PlacementGroup:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -51,6 +52,9 @@ class Fence:
         self._made_at = time.monotonic()
         self._renewed: dict[tuple[str, int], float] = {}
         self._turns: dict[str, asyncio.Lock] = {}
+        self._making: Counter[str] = Counter()
+        self._ended: set[str] = set()
+        """Names of hosts that this has ended: the cluster may list them for a moment more."""
         self._key = f"{fence_name(self._home_id)}.epoch"
         self._epoch = int(api.remembered(self._key) or 0)
 
@@ -91,6 +95,14 @@ class Fence:
         it raises, but for what an earlier call has made.
         """
         self._accept(epoch)
+        self._making[wish["run"]] += 1
+        try:
+            return await self._make(wish)
+        finally:
+            self._making[wish["run"]] -= 1
+            await self._tidy(wish["run"])
+
+    async def _make(self, wish: Mapping[str, Any]) -> dict[str, Any]:
         run, rank = wish["run"], wish["rank"]
         await self._check_nodes([each["node_id"] for each in wish["gang"]])
         async with self._turns.setdefault(run, asyncio.Lock()):
@@ -98,16 +110,22 @@ class Fence:
         mine = wish["gang"][rank]
         placed = {**mine, "group": reservation, "bundle": rank, "environment": wish["environment"]}
         self._renewed[run, rank] = time.monotonic()
-        handle = api.make_host(
-            self._host_actor, host_name(self._home_id, run, rank), placed, self._spec(wish)
-        )
+        handle = self._host(run, rank, placed, self._spec(wish))
         try:
             said = await api.value(handle.hello.remote(), MAKE_SECONDS_MAX)
         except api.ERRORS as error:
-            api.end(handle)
-            await self._tidy(run)
+            self._end(handle, run, rank)
             raise api.told(error, f"the host of {run}/{rank} could not be made") from error
         return dict(opened(said))
+
+    def _host(self, run: str, rank: int, where: Mapping[str, Any], spec: Mapping[str, Any]) -> api.Handle:
+        name = host_name(self._home_id, run, rank)
+        self._ended.discard(name)
+        return api.make_host(self._host_actor, name, where, spec)
+
+    def _end(self, handle: api.Handle, run: str, rank: int) -> None:
+        api.end(handle)
+        self._ended.add(host_name(self._home_id, run, rank))
 
     def _spec(self, wish: Mapping[str, Any]) -> dict[str, Any]:
         kept = {name: wish[name] for name in ("run", "rank", "node_dir", "lease_ms")}
@@ -131,7 +149,7 @@ class Fence:
             nodes = [each["node_id"] for each in gang]
             reservation = await asyncio.to_thread(api.reserve, name, bundles, nodes)
         if not await asyncio.to_thread(api.granted, reservation, GRANT_SECONDS_MAX):
-            if not self._hosts(wish["run"]):
+            if not await asyncio.to_thread(self._hosts, wish["run"]):
                 api.release(reservation)
             asked = ", ".join(f"{key} {amount:g}" for key, amount in gang[wish["rank"]]["resources"].items())
             raise DriverError(
@@ -164,7 +182,7 @@ class Fence:
         self._accept(epoch)
         run, rank = wish["run"], wish["rank"]
         where = {"node_id": wish["node_id"], "resources": {}, "group": None, "bundle": 0, "environment": {}}
-        handle = api.make_host(self._host_actor, host_name(self._home_id, run, rank), where, self._spec(wish))
+        handle = self._host(run, rank, where, self._spec(wish))
         try:
             opened(await api.value(handle.do.remote("conclude", []), CALL_SECONDS_MAX))
         except api.ERRORS as error:
@@ -177,12 +195,26 @@ class Fence:
         if handle is not None:
             with contextlib.suppress(*api.ERRORS):  # gone: what it left is found by the next host of its node
                 await api.value(handle.do.remote("clean", []), CALL_SECONDS_MAX)
-            api.end(handle)
+            self._end(handle, run, rank)
         self._renewed.pop((run, rank), None)
         await self._tidy(run)
 
+    async def sweep(self, epoch: int, kept: Sequence[str]) -> None:
+        """Give back the room of all runs but those that are kept and those that have hosts: it was left when
+        hosts went with their node, or when this was made anew in the middle of something."""
+        self._accept(epoch)
+        prefix = group_name(self._home_id, "")
+        names = await asyncio.to_thread(api.groups)
+        self._ended &= set(await asyncio.to_thread(api.names))
+        for name in sorted(name for name in names if name.startswith(prefix)):
+            if name.removeprefix(prefix) not in kept:
+                await self._tidy(name.removeprefix(prefix))
+
     async def _tidy(self, run: str) -> None:
-        """Give a run's room back when none of its hosts is left."""
+        """Give a run's room back when none of its hosts is left, and none is being made."""
+        if self._making[run]:
+            return
+        del self._making[run]
         async with self._turns.setdefault(run, asyncio.Lock()):
             if not await asyncio.to_thread(self._hosts, run):
                 reservation = await asyncio.to_thread(api.group, group_name(self._home_id, run))
@@ -192,7 +224,7 @@ class Fence:
 
     def _hosts(self, run: str) -> list[str]:
         prefix = f"{group_name(self._home_id, run)}."
-        return [name for name in api.names() if name.startswith(prefix)]
+        return [name for name in api.names() if name.startswith(prefix) and name not in self._ended]
 
     async def _ask(self, run: str, rank: int, verb: str, *arguments: Any) -> Any:
         handle = await asyncio.to_thread(api.find, host_name(self._home_id, run, rank))

@@ -25,11 +25,12 @@ from steersman.dataplane.cluster import api, ship
 from steersman.dataplane.cluster.actors import FenceActor
 from steersman.dataplane.cluster.mirror import Mirror, mirrored
 from steersman.dataplane.cluster.shipped import PACKAGES
-from steersman.dataplane.cluster.words import fence_name, host_name, opened
+from steersman.dataplane.cluster.words import UNSURE, fence_name, host_name, opened
 from steersman.model.errors import DriverError
 from steersman.ports import run_dir
 
 WATCH_SECONDS = 1.0
+SWEEP_SECONDS = 10.0
 NEWS_WAIT_SECONDS = 5.0
 SILENT_SECONDS_MAX = 10.0
 CALL_SECONDS_MAX = 60.0
@@ -65,7 +66,7 @@ class Session:
         self._followers: dict[Key, asyncio.Task[None]] = {}
         self._heard_at: dict[Key, float] = {}
         self._nodes: list[dict[str, Any]] = []
-        self._looked_at = 0.0
+        self._looked_at = self._swept_at = 0.0
         self._problem = ""
 
     async def connect(self) -> dict[str, Any]:
@@ -191,8 +192,12 @@ class Session:
             await self._order("begin", epoch, *mirror.key, order, secrets)
             self._heard_at[mirror.key] = time.monotonic()
         except DriverError as error:
-            if error.code != "no-host":
-                raise  # else the watch finds out what became of it
+            if error.code == "no-host":
+                return  # the watch finds out what became of it
+            if error.code not in UNSURE and await self._ask(mirror.key)("order") is None:
+                mirror.keep(begun=False)  # it was refused before anything of it was there
+                await self._undo(mirror, epoch)
+            raise
 
     async def _make(self, mirror: Mirror, epoch: int, wish: dict[str, Any], files: dict[str, Any]) -> None:
         """A host on the node with all that the rank needs there."""
@@ -299,6 +304,9 @@ class Session:
                 self._follow(mirror)
             elif mirror.begun:
                 await self._settle(mirror, found)
+        if time.monotonic() - self._swept_at > SWEEP_SECONDS:
+            await self._order("sweep", self._epoch, sorted({run for run, _ in self._mirrors}))
+            self._swept_at = time.monotonic()
 
     async def _adopt(self, key: Key) -> None:
         """Take in an object that this home does not know: the engine will say that it is a stray."""
@@ -332,6 +340,7 @@ class Session:
         heard = found["heard"].get(f"{run}/{rank}")
         if heard is False or (heard is None and not found["young"]):
             mirror.conclude("lost", f"its node {mirror.node_id[:12]} left the cluster")
+            await self._order("drop", self._epoch, *mirror.key)
             self._end(mirror)
 
     def _end(self, mirror: Mirror) -> None:

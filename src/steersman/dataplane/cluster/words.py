@@ -18,6 +18,9 @@ NAME = re.compile(r"steersman\.(?P<home>[0-9a-f]+)\.(?P<run>[a-z0-9][a-z0-9.-]*)
 
 Answer = dict[str, Any]
 
+UNSURE = frozenset({"host-gone", "no-answer", "cluster-error"})
+"""Codes of calls of which nobody knows what they have done."""
+
 
 def fence_name(home_id: str) -> str:
     """The one object of a home that every effect passes through."""

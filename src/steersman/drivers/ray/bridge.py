@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from steersman.model.errors import DriverError
+from steersman.model.errors import DriverError, NotTakenError
 
 LINE_BYTES_MAX = 64 * 1024 * 1024
 CONNECT_SECONDS_MAX = 90.0
@@ -19,6 +19,21 @@ ASK_SECONDS_MAX = 360.0
 AGAIN_SECONDS = (1.0, 2.0, 5.0, 10.0)
 """How long after it ended it is started again, the last for all further tries."""
 LAST_WORDS_BYTES = 2_000
+PASSING = frozenset(
+    {
+        "cluster-busy",
+        "cluster-error",
+        "cluster-open",
+        "cluster-token",
+        "cluster-unreachable",
+        "cluster-version",
+        "host-gone",
+        "no-answer",
+        "no-host",
+        "node-gone",
+    }
+)
+"""Codes of refusals that are the cluster's doing, whatever was asked of it."""
 
 
 class Bridge:
@@ -36,8 +51,10 @@ class Bridge:
         self._asked: dict[int, asyncio.Future[Any]] = {}
         self._number = 0
         self._connected = False
-        self.problem: DriverError | None = DriverError(
-            f"the cluster {settings['cluster']['name']} is being connected to", hint="wait a moment"
+        self.problem: DriverError | None = NotTakenError(
+            f"the cluster {settings['cluster']['name']} is being connected to",
+            hint="wait a moment",
+            code="connecting",
         )
         self._life = asyncio.ensure_future(self._live())
 
@@ -69,12 +86,15 @@ class Bridge:
         finally:
             self._asked.pop(number, None)
         if "refused" in said:
-            raise DriverError(said["refused"], hint=said["hint"], code=said["code"])
+            kind = NotTakenError if said["code"] in PASSING else DriverError
+            raise kind(said["refused"], hint=said["hint"], code=said["code"])
         return said["value"]
 
     def _gone(self) -> DriverError:
         name = self._settings["cluster"]["name"]
-        return DriverError(f"the bridge to the cluster {name} does not answer", hint="it is started again")
+        return NotTakenError(
+            f"the bridge to the cluster {name} does not answer", hint="it is started again", code="no-bridge"
+        )
 
     async def _live(self) -> None:
         """Keep a process up and connected until cancelled."""
@@ -86,7 +106,7 @@ class Bridge:
             except DriverError as error:
                 self.problem = error
             except OSError as error:
-                self.problem = DriverError(
+                self.problem = NotTakenError(
                     f"the bridge {self._argv[0]} cannot be started: {error.strerror}",
                     hint="install Steersman's extra `ray`, or name an interpreter that has Ray as `python`",
                     code="no-bridge",
@@ -139,7 +159,7 @@ class Bridge:
         last = b"".join(words)[-LAST_WORDS_BYTES:].decode("utf-8", "replace").strip().splitlines()
         name = self._settings["cluster"]["name"]
         missing = any("No module named" in line or "No such file" in line for line in last)
-        raise DriverError(
+        raise NotTakenError(
             f"the bridge to the cluster {name} ended: {last[-1] if last else 'it did not say why'}",
             hint="install Steersman with the extra `ray`, or name an interpreter that has Ray as `python`"
             if missing

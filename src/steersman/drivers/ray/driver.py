@@ -21,7 +21,7 @@ from steersman.hosting.discard import discard
 from steersman.hosting.folders import place_workdir
 from steersman.hosting.report import Scanner, Sight
 from steersman.model.decisions import Placement
-from steersman.model.errors import DriverError, SteersmanError
+from steersman.model.errors import DriverError, NotTakenError, SteersmanError
 from steersman.model.fleet import Cluster
 from steersman.ports import run_dir
 from steersman.ports.clusters import ClusterReport
@@ -128,9 +128,12 @@ class RayDriver:
             found = await joined.bridge.ask("look")
         except DriverError as error:
             joined.ranks = {}
-            first = error.code == "driver" and joined.nodes is None and "being connected" in error.message
+            first = error.code == "connecting" and joined.nodes is None
             joined.problem = None if first else error
             return
+        self._note(joined, found)
+
+    def _note(self, joined: _Joined, found: Mapping[str, Any]) -> None:
         joined.nodes, joined.ranks = found["nodes"], found["ranks"]
         joined.problem = DriverError(found["problem"]) if found["problem"] else None
 
@@ -139,6 +142,8 @@ class RayDriver:
     async def start(self, order: StartOrder) -> None:
         """Begin one rank or find it. Raises DriverError."""
         joined = self._of(order.cluster)
+        if joined.nodes is None:
+            self._note(joined, await joined.bridge.ask("look"))  # or raises what is wrong with it
         folder = rank_dir(self._home, order.key.run, order.key.rank)
         try:
             await asyncio.to_thread(self._prepare, order)
@@ -153,7 +158,8 @@ class RayDriver:
         except OSError as error:
             raise DriverError(f"the home {self._home} cannot be used: {error}") from error
         finally:
-            self._touch(order.key)
+            self._scanner.touch(order.key)
+        self._ring()
 
     def _prepare(self, order: StartOrder) -> None:
         """The declaration's files, copied once, so that all its runs have the same. Raises DriverError."""
@@ -183,8 +189,6 @@ class RayDriver:
 
     async def _wish(self, joined: _Joined, order: StartOrder) -> dict[str, Any]:
         """What is asked of Ray for the whole gang, and this rank's tags."""
-        if joined.nodes is None:
-            await self._look(joined)
         gang = []
         for placement in order.gang or (order.placement,):
             node = self._raw(joined, placement)
@@ -204,7 +208,7 @@ class RayDriver:
         for node in raw:
             if node["alive"] and names[node["id"]] == placement.node:
                 return node
-        raise DriverError(
+        raise NotTakenError(
             f"the node {placement.node} has left the cluster {joined.cluster.name}",
             hint="it is placed anew by itself",
             code="node-gone",
@@ -237,7 +241,8 @@ class RayDriver:
             try:
                 await self._of(cluster).bridge.ask(verb, run=key.run, rank=key.rank, **arguments)
             finally:
-                self._touch(key)
+                self._scanner.touch(key)
+            self._ring()
 
     async def discard(self, key: RankKey) -> None:
         """Forget an ended rank. Raises DriverError when it has not ended."""
@@ -246,7 +251,8 @@ class RayDriver:
         except OSError as error:
             raise DriverError(f"the home {self._home} cannot be used: {error}") from error
         finally:
-            self._touch(key)
+            self._scanner.touch(key)
+        self._ring()
 
     async def observe(self) -> Sequence[RankReport]:
         """Every rank of this driver's, as its mirrored folder says."""
@@ -271,7 +277,7 @@ class RayDriver:
     def _of(self, cluster: str) -> _Joined:
         joined = self._joined.get(cluster)
         if joined is None:
-            raise DriverError(
+            raise NotTakenError(
                 f"the cluster {cluster!r} is not connected", hint="wait a moment, or declare it again"
             )
         return joined
@@ -288,11 +294,8 @@ class RayDriver:
             return None
         return joined.ranks[f"{key.run}/{key.rank}"]
 
-    def _touch(self, key: RankKey) -> None:
-        self._scanner.touch(key)
-        self._ring()
-
     def _ring(self) -> None:
+        """There are news. Not of what failed: who looks at once would try again at once."""
         for bell in self._bells.values():
             bell.set()
 
