@@ -4,14 +4,19 @@ Theory of operation. A single rank goes where it takes the least away from what 
 the ranks of a gang go by best fit, which fills nodes and so keeps them close together. A part of a device
 that may be made in any mode becomes a MIG instance where there is one, for that keeps memory and faults
 apart, else a time slice. The reason of the start says which, and what isolation that gives.
+
+A replica goes, by best fit, to a node where no other of its service is, when one of the first nodes with room
+is such: then a node that is lost takes one of them.
 """
+
+from itertools import islice
 
 from msgspec.structs import replace
 
-from steersman.decide.fit import placements, spread, wants_part
+from steersman.decide.fit import Chosen, placements, room, spread, wants_part
 from steersman.decide.placer import Placer, is_for_packer
 from steersman.model.decisions import Placement, Start
-from steersman.model.ids import run_id
+from steersman.model.ids import run_id, workload_of
 from steersman.model.reasons import Code, reason
 from steersman.model.snapshot import Shape, WorkloadState
 from steersman.state.derive import shape_of
@@ -20,6 +25,8 @@ from steersman.state.lease import end_reservations, is_part, take_reservations
 
 ISOLATION = {"whole": "device", "mig": "memory and faults", "time-slice": "none"}
 """What keeps a rank apart from others on its device, by sharing mode."""
+APART_LOOKS_MAX = 64
+"""Nodes with room that are looked at for a replica."""
 
 
 def try_start(draft: Draft, state: WorkloadState, placer: Placer) -> Start | None:
@@ -29,7 +36,8 @@ def try_start(draft: Draft, state: WorkloadState, placer: Placer) -> Start | Non
     if kept:
         end_reservations(draft, kept)
         draft.put_workload(state.spec.name, replace(state, reservations=()), None)
-    placed = _place(draft, shape, placer)
+    apart = None if state.service is None else _apart(draft, state, shape)
+    placed = _place(draft, shape, placer) if apart is None else apart
     if placed is None:
         if kept:
             take_reservations(draft, kept)
@@ -38,6 +46,8 @@ def try_start(draft: Draft, state: WorkloadState, placer: Placer) -> Start | Non
     nodes = len({placement.node for placement in placed})
     facts: dict[str, str | int] = {"node": placed[0].node, "nodes": nodes, "ranks": len(placed)}
     facts |= _sharing_facts(placed[0])
+    if apart is not None:
+        facts["apart"] = 1
     if state.saved_step is not None:
         facts["saved_step"] = state.saved_step
     return Start(
@@ -47,6 +57,19 @@ def try_start(draft: Draft, state: WorkloadState, placer: Placer) -> Start | Non
         checkpoint_interval_ms=_interval_ms(state),
         reason=reason(Code.PLACED, **facts),
     )
+
+
+def _apart(draft: Draft, state: WorkloadState, shape: Shape) -> tuple[Placement, ...] | None:
+    """The lease of a replica on a node without another of its service; None when none is seen at once."""
+    service = None if state.service is None else draft.services.get(state.service)
+    refs = () if service is None else service.replicas
+    others = {ref.name for ref in refs if not ref.retiring and ref.name != state.spec.name}
+    if not others or shape.num_nodes != 1:
+        return None
+    for node, _ in islice(room(draft, shape), APART_LOOKS_MAX):
+        if not any(workload_of(run) in others for run, _ in draft.nodes[node].leases):
+            return placements(draft, shape, [Chosen(node, 1)])
+    return None
 
 
 def _place(draft: Draft, shape: Shape, placer: Placer) -> tuple[Placement, ...] | None:

@@ -75,7 +75,8 @@ def _placed(facts: Facts) -> str:
     if int(facts.get("ranks", 1)) > 1:
         nodes = f"{facts.get('nodes', 1)} node(s), the first {facts.get('node')}"
         return f"placed: {facts['ranks']} ranks on {nodes}{resumed}"
-    where = f"placed on {facts.get('node', 'a node')}, which takes the least from what is still to come"
+    why = "apart from the others" if "apart" in facts else "which takes the least from what is still to come"
+    where = f"placed on {facts.get('node', 'a node')}, {why}"
     return f"{where}{_sharing(facts)}{resumed}"
 
 

@@ -31,3 +31,8 @@ def decision_id(observed_at: int, ordinal: int) -> DecisionId:
 def run_id(workload: WorkloadName, observed_at: int) -> RunId:
     """The identifier of the run that the cycle observed at a journal position begins."""
     return RunId(f"{workload}.{observed_at}")
+
+
+def workload_of(run: RunId) -> WorkloadName:
+    """The workload whose run it is."""
+    return WorkloadName(run.rpartition(".")[0])

@@ -37,7 +37,9 @@ from steersman.ports import run_dir
 
 TOLD = (run_dir.STARTED, run_dir.READY, run_dir.PROGRESS, run_dir.EXIT)
 """Files whose content is told when they change; the end last, for it ends the telling."""
-LOG_BYTES_MAX = 512 * 1024
+LOG_BYTES_MAX = 64 * 1024
+"""With the files that are told beside it less than CHUNK_BYTES."""
+READ_BYTES = 4 * 1024 * 1024
 LOOK_SECONDS = 0.1
 INCOMING = "incoming"
 WORKDIR_TAR = "workdir.tar"
@@ -99,7 +101,7 @@ class Host:
         return self._place(kind, name).exists()
 
     def put(self, token: str, offset: int, data: bytes) -> None:
-        """Take a piece of something that comes; pieces come in order."""
+        """Take a piece of something that comes, the first one first."""
         path = self._incoming(token)
         path.parent.mkdir(mode=files.DIR_MODE, exist_ok=True)
         with path.open("r+b" if offset else "wb") as file:
@@ -397,7 +399,7 @@ def digest_of(path: Path) -> str:
     """SHA-256 of a file, in hex."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while data := file.read(CHUNK_BYTES):
+        while data := file.read(READ_BYTES):
             digest.update(data)
     return digest.hexdigest()
 

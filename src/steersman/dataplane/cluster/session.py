@@ -14,6 +14,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -52,6 +54,14 @@ def _open(name: str, why: str) -> DriverError:
     )
 
 
+def _crash(task: asyncio.Task[None]) -> None:
+    """A bridge that does not watch any more is worse than none: the driver starts another."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        sys.stderr.write(f"the watch failed: {error!r}\n")
+        sys.stderr.flush()
+        os._exit(1)
+
+
 class Session:
     """One cluster. `code` is the folder that all this runs from; `changed` is called when there are news."""
 
@@ -67,6 +77,8 @@ class Session:
         self._heard_at: dict[Key, float] = {}
         self._nodes: list[dict[str, Any]] = []
         self._looked_at = self._swept_at = 0.0
+        self._handle: api.Handle | None = None
+        """The fence, as it answered last."""
         self._problem = ""
 
     async def connect(self) -> dict[str, Any]:
@@ -84,6 +96,7 @@ class Session:
             self._epoch = max(self._epoch, mirror.recorded_epoch())
         await self._look()
         self._watching = asyncio.ensure_future(self._watch())
+        self._watching.add_done_callback(_crash)
         return found
 
     def _check_closed(self) -> None:
@@ -138,24 +151,29 @@ class Session:
 
     async def _order(self, verb: str, *arguments: Any, seconds: float = CALL_SECONDS_MAX) -> Any:
         """Have the fence do something. Raises DriverError."""
-        handle = await asyncio.to_thread(api.find, fence_name(self._home_id))
+        handle = self._handle or await asyncio.to_thread(api.find, fence_name(self._home_id))
         if handle is None:
             handle = await self._fence()
+        self._handle = handle
         try:
             return opened(await api.value(handle.do.remote(verb, list(arguments)), seconds))
         except api.ERRORS as error:
+            self._handle = None  # it may be another by now
             raise api.told(error, "the fence on the cluster's head does not answer") from error
 
     def _ask(self, key: Key) -> ship.Ask:
         """Asks the host of a rank, without an effect on the rank itself."""
+        known: api.Handle | None = None
 
         async def ask(verb: str, *arguments: Any) -> Any:
-            handle = await asyncio.to_thread(api.find, host_name(self._home_id, *key))
-            if handle is None:
+            nonlocal known
+            known = known or await asyncio.to_thread(api.find, host_name(self._home_id, *key))
+            if known is None:
                 raise DriverError(f"the cluster has no host of {key[0]}/{key[1]}", code="no-host")
             try:
-                return opened(await api.value(handle.do.remote(verb, list(arguments)), CALL_SECONDS_MAX))
+                return opened(await api.value(known.do.remote(verb, list(arguments)), CALL_SECONDS_MAX))
             except api.ERRORS as error:
+                known = None
                 raise api.told(error, f"the host of {key[0]}/{key[1]} does not answer") from error
 
         return ask
@@ -297,10 +315,10 @@ class Session:
         for key in sorted(hosts - self._mirrors.keys()):
             await self._adopt(key)
         for key in sorted(self._mirrors):
-            mirror = self._mirrors[key]
-            if self._locks.setdefault(key, asyncio.Lock()).locked() or mirror.ended():
+            mirror = self._mirrors.get(key)  # one may end while another is asked after
+            if mirror is None or self._locks.setdefault(key, asyncio.Lock()).locked():
                 continue
-            if key in hosts:
+            if key in hosts or mirror.ended():  # an end is here, and its host is not dropped yet
                 self._follow(mirror)
             elif mirror.begun:
                 await self._settle(mirror, found)
@@ -340,8 +358,7 @@ class Session:
         heard = found["heard"].get(f"{run}/{rank}")
         if heard is False or (heard is None and not found["young"]):
             mirror.conclude("lost", f"its node {mirror.node_id[:12]} left the cluster")
-            await self._order("drop", self._epoch, *mirror.key)
-            self._end(mirror)
+            self._follow(mirror)
 
     def _end(self, mirror: Mirror) -> None:
         self._mirrors.pop(mirror.key, None)
@@ -354,7 +371,8 @@ class Session:
             self._followers[mirror.key] = asyncio.ensure_future(self._following(mirror))
 
     async def _following(self, mirror: Mirror) -> None:
-        """Take the news of a rank until its end, or until its host does not answer: the watch comes again."""
+        """Take the news of a rank until its end and drop its host; or until that does not answer: then the
+        watch comes again."""
         ask = self._ask(mirror.key)
         try:
             while not mirror.ended():

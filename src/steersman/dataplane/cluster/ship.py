@@ -7,13 +7,16 @@ import io
 import os
 import tarfile
 import zipfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from steersman.dataplane.cluster.host import WORKDIR_TAR, digest_of, pack
 from steersman.dataplane.cluster.mirror import Mirror, pieces
 from steersman.dataplane.cluster.words import CHUNK_BYTES
+
+WINDOW = 8
+"""Pieces under way at one time."""
 
 Ask = Callable[..., Awaitable[Any]]
 """`ask(verb, *arguments)` of one host. Raises DriverError."""
@@ -27,8 +30,8 @@ async def send(ask: Ask, path: Path, kind: str, name: str) -> None:
     size = os.stat(path).st_size  # noqa: PTH116 - an instant, and what is read next blocks as long
     token = f"{os.getpid()}.{digest}"
     with path.open("rb") as file:
-        for offset in pieces(size, CHUNK_BYTES):
-            await ask("put", token, offset, file.read(CHUNK_BYTES))
+        for offsets in _windows(size):
+            await asyncio.gather(*[ask("put", token, offset, file.read(CHUNK_BYTES)) for offset in offsets])
     await ask("place", token, kind, name, digest)
 
 
@@ -49,11 +52,19 @@ async def fetch(ask: Ask, kind: str, name: str, into: Path) -> None:
     """Get a file from the host's node. Raises DriverError, OSError."""
     size = await ask("size", kind, name)
     with into.open("wb") as file:
-        for offset in pieces(size, CHUNK_BYTES):
-            file.write(await ask("get", kind, name, offset))
+        for offsets in _windows(size):
+            file.writelines(await asyncio.gather(*[ask("get", kind, name, offset) for offset in offsets]))
         file.flush()
         os.fsync(file.fileno())
     await ask("sent", kind, name)
+
+
+def _windows(size_bytes: int) -> Iterator[Sequence[int]]:
+    """Offsets of pieces that are under way at one time; the first piece alone, for it makes the file."""
+    offsets = pieces(size_bytes, CHUNK_BYTES)
+    yield offsets[:1]
+    for at in range(1, len(offsets), WINDOW):
+        yield offsets[at : at + WINDOW]
 
 
 def workdir_package(folder: Path) -> bytes:

@@ -13,7 +13,9 @@ from typing import Any
 from steersman.model.errors import DriverError
 
 NAMESPACE = "steersman"
-CHUNK_BYTES = 4 * 1024 * 1024
+CHUNK_BYTES = 96 * 1024
+"""A piece of a file. The engine sends what has less than 100 KiB in the message itself; what has more goes by
+way of the nodes' object stores, where a client that joined while the head was made anew may wait for ever."""
 NAME = re.compile(r"steersman\.(?P<home>[0-9a-f]+)\.(?P<run>[a-z0-9][a-z0-9.-]*)\.(?P<rank>[0-9]+)")
 
 Answer = dict[str, Any]
