@@ -80,6 +80,12 @@ test-ray: $(STAMP) $(RAY_STAMP)
 test-ray-all: $(STAMP) $(RAY_STAMP)
 	@STEERSMAN_TEST_RAY="$(CURDIR)/$(RAY_VENV)/bin" $(BIN)/python -m pytest tests/ray
 
+# The manifest of examples/kuberay against an operator's own schema of RayClusters: CRD=ray.io_rayclusters.yaml.
+.PHONY: check-kuberay
+check-kuberay: $(STAMP)
+	@test -f "$(CRD)" || { echo "error: CRD names no file; hint: make check-kuberay CRD=ray.io_rayclusters.yaml, from KubeRay's release"; exit 2; }
+	@STEERSMAN_KUBERAY_CRD="$(abspath $(CRD))" $(BIN)/python -m pytest tests/unit/examples
+
 $(filter-out test-arch test-shim test-ray,$(SUITES:%=test-%)): test-%: $(STAMP)
 	@$(COVERED) tests/$* $(PARALLEL)
 
