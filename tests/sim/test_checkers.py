@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from steersman.model.decisions import Decision, Finish, Forget, Placement, Spawn, Start, Stop
 from steersman.model.events import (
     CheckpointSaved,
+    ClusterObserved,
     ControlPlaneStarted,
     Decided,
     Event,
@@ -23,7 +24,7 @@ from steersman.model.events import (
     StopRequested,
     WorkloadDeclared,
 )
-from steersman.model.fleet import Fleet, Node
+from steersman.model.fleet import Cluster, Fleet, Node
 from steersman.model.ids import DeviceId, NodeId, RunId, WorkloadName
 from steersman.model.reasons import Code, reason
 from steersman.model.resources import Device, Resources
@@ -122,6 +123,21 @@ def test_parts_that_fit_are_silent() -> None:
         (part(START, mig_profile="3g.20gb"), part(OTHER, mig_profile="3g.20gb", mig_start=4)),
     ):
         assert leases_fit(history(decided(one, other))) == []
+
+
+def test_the_nodes_of_a_cluster_are_those_that_it_shows() -> None:
+    joined = FleetDeclared(
+        fleet=Fleet(name="f", nodes=(NODE,), clusters=(Cluster(name="gpu", address="h:1"),))
+    )
+    node = replace(NODE, id=NodeId("elsewhere"), infra="ray/gpu", devices=NODE.devices)
+    shown, silent = ClusterObserved(cluster="gpu", nodes=(node,)), ClusterObserved(cluster="gpu", problem="x")
+    for events in ([shown], [shown, joined], [shown, silent], [ClusterObserved(cluster="gpu"), shown]):
+        assert leases_fit(history(joined, *events, decided(FOREIGN))) == []
+    gone = ClusterObserved(cluster="gpu")
+    assert leases_fit(history(joined, shown, decided(FOREIGN), gone)) == []
+    for events in ([gone], [shown, gone], [shown, FleetDeclared(fleet=Fleet(name="f", nodes=(NODE,)))]):
+        (found,) = leases_fit(history(joined, *events, decided(FOREIGN)))
+        assert "not in the fleet" in found
 
 
 GANG = replace(DECLARED, workload=replace(DECLARED.workload, body=Job(run="x", num_nodes=2)))

@@ -16,7 +16,8 @@ from steersman.dataplane.shim.logs import LogWriter
 from steersman.engine.parts import Parts
 from steersman.guard.secrets import Secrets
 from steersman.model.errors import ConflictError
-from steersman.model.events import ServiceDeclared, WorkloadDeclared
+from steersman.model.events import NodeHealth, ServiceDeclared, WorkloadDeclared
+from steersman.model.ids import NodeId
 from steersman.ports import run_dir
 
 T = TypeVar("T")
@@ -175,3 +176,18 @@ async def test_keys(desk: Desk) -> None:
     await desk.ask(desk.control.revoke_key("app"))
     assert desk.control.keys().keys == ()
     assert (await refused(desk.control.revoke_key("app"))).code == "unknown-key"
+
+
+@at_desk
+async def test_only_what_does_not_answer_is_lost_by_a_persons_word(desk: Desk) -> None:
+    assert (await refused(desk.control.lost("nowhere"))).code == "unknown-node"
+    snapshot = desk.rig.engine.snapshot
+    ((name, _),) = snapshot.nodes.sorted_items()
+    assert (await refused(desk.control.lost(name))).code == "node-answers"
+    run = desk.run("train")
+    await desk.rig.record(NodeHealth(node=NodeId(name), health="unknown"))
+    answer = await desk.ask(desk.control.lost(name))
+    assert answer.names == (name,)
+    await desk.rig.until(lambda: desk.rig.engine.snapshot.workloads["train"].run != run)
+    again = await desk.ask(desk.control.lost(name))
+    assert again.names == ()

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from tests.unit.engine.rig import Rig, declared, fleet, in_rig, running, workload
 
 from steersman.engine.orders import Begin, Discard, End
-from steersman.model.errors import DriverError, SteersmanError
+from steersman.model.errors import DriverError, NotTakenError, SteersmanError
 from steersman.model.events import ActionFailed, RankExited, RankStarted, StopRequested
 from steersman.model.ids import RunId, WorkloadName
 from steersman.model.workload import Artifact, CheckpointPolicy, Input, SecretRef
@@ -58,6 +58,26 @@ async def test_what_could_not_be_started_is_said_with_its_hint(rig: Rig) -> None
     (exited,) = rig.of(RankExited)
     assert exited.cause == "start-failed"
     assert exited.detail == "the workdir is missing (hint: make it)"
+
+
+@in_rig
+async def test_what_a_place_did_not_take_is_tried_again(rig: Rig) -> None:
+    honest, tries = rig.driver.start, 0
+
+    async def refuse_twice(order: StartOrder) -> None:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise NotTakenError("the node has left", hint="it is placed anew by itself")
+        await honest(order)
+
+    rig.driver.start = refuse_twice  # type: ignore[method-assign]  # a fault
+    async with running(rig):
+        await rig.record(fleet(), declared())
+        await rig.until(lambda: rig.phase("a") == "succeeded")
+    exits = rig.of(RankExited)
+    assert [event.cause for event in exits] == ["not-taken", "not-taken", "exited"]
+    assert exits[0].detail == "the node has left (hint: it is placed anew by itself)"
 
 
 @in_rig

@@ -32,7 +32,10 @@ from steersman.model.errors import DriverError
 from steersman.ports import run_dir
 
 WATCH_SECONDS = 1.0
+LOOK_SECONDS_MAX = 10.0
 SWEEP_SECONDS = 10.0
+GIVE_UP_SECONDS = 20.0
+"""A client that a head was made anew under may hear nothing for ever: then another one is better."""
 NEWS_WAIT_SECONDS = 5.0
 SILENT_SECONDS_MAX = 10.0
 CALL_SECONDS_MAX = 60.0
@@ -57,7 +60,7 @@ def _open(name: str, why: str) -> DriverError:
 def _crash(task: asyncio.Task[None]) -> None:
     """A bridge that does not watch any more is worse than none: the driver starts another."""
     if not task.cancelled() and (error := task.exception()) is not None:
-        sys.stderr.write(f"the watch failed: {error!r}\n")
+        sys.stderr.write(f"it lost sight of the cluster: {error}\n")
         sys.stderr.flush()
         os._exit(1)
 
@@ -302,10 +305,13 @@ class Session:
             except (DriverError, OSError) as error:
                 self._problem = str(error)
                 self._changed()
+            silent = time.monotonic() - self._looked_at
+            if silent > GIVE_UP_SECONDS:
+                raise DriverError(f"nothing for {silent:.0f} s, at last: {self._problem}")
 
     async def _look(self) -> None:
         """Compare what the cluster has with what the home expects. Raises DriverError, OSError."""
-        found = await self._order("look", self._cluster["lease_ms"])
+        found = await self._order("look", self._cluster["lease_ms"], seconds=LOOK_SECONDS_MAX)
         nodes = sorted(found["nodes"], key=lambda node: node["id"])
         if nodes != self._nodes:
             self._nodes = nodes

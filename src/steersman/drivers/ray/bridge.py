@@ -16,7 +16,7 @@ from steersman.model.errors import DriverError, NotTakenError
 LINE_BYTES_MAX = 64 * 1024 * 1024
 CONNECT_SECONDS_MAX = 90.0
 ASK_SECONDS_MAX = 360.0
-AGAIN_SECONDS = (1.0, 2.0, 5.0, 10.0)
+AGAIN_SECONDS = (1.0, 2.0, 5.0, 5.0, 5.0, 10.0, 10.0, 10.0, 30.0)
 """How long after it ended it is started again, the last for all further tries."""
 LAST_WORDS_BYTES = 2_000
 PASSING = frozenset(
