@@ -93,7 +93,7 @@ def test_an_environment_that_cannot_be_built_is_told_and_nothing_is_left(
     cluster: RayCluster, tmp_path: Path
 ) -> None:
     home = tmp_path / "home"
-    wrong = "{pip: [no-such-package-of-anybody==0.0.1]}"
+    wrong = "{pip: [--no-index, no-such-package]}"
     try:
         steer(home, "secret", "set", "ray-token", stdin=cluster.token.encode())
         steer(home, "up", "-", stdin=fleet(cluster, runtime_env=wrong).encode())

@@ -170,6 +170,7 @@ def nodes() -> list[dict[str, Any]]:
             "id": node["NodeID"],
             "alive": bool(node["Alive"]),
             "ip": node["NodeManagerAddress"],
+            "port": int(node["NodeManagerPort"]),
             "host": node["NodeManagerHostname"],
             "resources": dict(node["Resources"]),
             "labels": dict(node.get("Labels") or {}),

@@ -38,6 +38,7 @@ from steersman.model.errors import DriverError
 GRANT_SECONDS_MAX = 10.0
 CALL_SECONDS_MAX = 40.0
 MAKE_SECONDS_MAX = 300.0
+REACH_SECONDS_MAX = 2.0
 MARGIN_MS = 5_000
 """What may pass between a renewal here and the beat there, and until a shim has ended all."""
 
@@ -132,14 +133,16 @@ class Fence:
         return {**kept, "home_id": self._home_id}
 
     async def _check_nodes(self, wanted: Sequence[str]) -> None:
-        alive = {node["id"] for node in await asyncio.to_thread(api.nodes) if node["alive"]}
-        gone = [node for node in wanted if node not in alive]
-        if gone:
-            raise DriverError(
-                f"the node {gone[0][:12]} has left the cluster since it was chosen",
-                hint="it is placed anew by itself",
-                code="node-gone",
-            )
+        """See that they are there, and answer: room asked of a silent one would keep the cluster from giving
+        room to anybody, as it gives it to one after another. Raises DriverError."""
+        alive = {node["id"]: node for node in await asyncio.to_thread(api.nodes) if node["alive"]}
+        for node in sorted(set(wanted)):
+            known = alive.get(node)
+            if known is None or not await _answers(known["ip"], known["port"]):
+                why = "has left the cluster since it was chosen" if known is None else "does not answer"
+                raise DriverError(
+                    f"the node {node[:12]} {why}", hint="it is placed anew by itself", code="node-gone"
+                )
 
     async def _reserve(self, wish: Mapping[str, Any]) -> Any:
         name, gang = group_name(self._home_id, wish["run"]), wish["gang"]
@@ -193,8 +196,9 @@ class Fence:
         self._accept(epoch)
         handle = await asyncio.to_thread(api.find, host_name(self._home_id, run, rank))
         if handle is not None:
-            with contextlib.suppress(*api.ERRORS):  # gone: what it left is found by the next host of its node
-                await api.value(handle.do.remote("clean", []), CALL_SECONDS_MAX)
+            if not self._making[run]:  # else it does not answer yet, and has nothing
+                with contextlib.suppress(*api.ERRORS):  # gone: the next host of its node finds what it left
+                    await api.value(handle.do.remote("clean", []), CALL_SECONDS_MAX)
             self._end(handle, run, rank)
         self._renewed.pop((run, rank), None)
         await self._tidy(run)
@@ -258,3 +262,14 @@ class Fence:
             "young": now - self._made_at <= limit,
             "nodes": nodes,
         }
+
+
+async def _answers(host: str, port: int) -> bool:
+    """Whether somebody takes a connection there."""
+    try:
+        async with asyncio.timeout(REACH_SECONDS_MAX):
+            _, writer = await asyncio.open_connection(host, port)
+    except OSError:  # late ones are among them
+        return False
+    writer.close()
+    return True

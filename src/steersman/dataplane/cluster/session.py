@@ -19,7 +19,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ class Session:
         self._epoch = 0
         self._mirrors: dict[Key, Mirror] = {}
         self._locks: dict[Key, asyncio.Lock] = {}
-        self._followers: dict[Key, asyncio.Task[None]] = {}
+        self._tenders: dict[Key, asyncio.Task[None]] = {}
         self._heard_at: dict[Key, float] = {}
         self._nodes: list[dict[str, Any]] = []
         self._looked_at = self._swept_at = 0.0
@@ -264,7 +265,11 @@ class Session:
                 if error.code != "no-host":
                     raise  # else the watch finds out what became of it
             return
-        async with self._locks.setdefault(mirror.key, asyncio.Lock()):
+        lock = self._locks.setdefault(mirror.key, asyncio.Lock())
+        if lock.locked():
+            # Its host may take minutes to be made, and is not wanted any more.
+            await self._order("drop", epoch, run, rank)
+        async with lock:
             if mirror.begun or mirror.ended():
                 return
             await self._order("drop", epoch, run, rank)
@@ -319,47 +324,41 @@ class Session:
         self._looked_at, self._problem = time.monotonic(), ""
         hosts = {(run, rank) for run, rank in found["hosts"]}
         for key in sorted(hosts - self._mirrors.keys()):
-            await self._adopt(key)
+            self._tend(key, partial(self._adopt, key))
         for key in sorted(self._mirrors):
-            mirror = self._mirrors.get(key)  # one may end while another is asked after
-            if mirror is None or self._locks.setdefault(key, asyncio.Lock()).locked():
+            mirror = self._mirrors[key]
+            if self._locks.setdefault(key, asyncio.Lock()).locked():
                 continue
             if key in hosts or mirror.ended():  # an end is here, and its host is not dropped yet
                 self._follow(mirror)
             elif mirror.begun:
-                await self._settle(mirror, found)
+                self._settle(mirror, found)
         if time.monotonic() - self._swept_at > SWEEP_SECONDS:
-            await self._order("sweep", self._epoch, sorted({run for run, _ in self._mirrors}))
+            kept = sorted({run for run, _ in self._mirrors})
+            await self._order("sweep", self._epoch, kept, seconds=LOOK_SECONDS_MAX)
             self._swept_at = time.monotonic()
 
     async def _adopt(self, key: Key) -> None:
         """Take in an object that this home does not know: the engine will say that it is a stray."""
         mirror = Mirror(self._home, *key)
-        if mirror.ended():
-            await self._order("drop", self._epoch, *key)
-            return
-        try:
+        with contextlib.suppress(DriverError):  # the watch comes again
+            if mirror.ended():
+                await self._order("drop", self._epoch, *key)
+                return
             said = await self._ask(key)("order")
-        except DriverError:
-            return
-        order: dict[str, Any] = json.loads(said["text"]) if said else {"decision": "", "epoch": 0}
-        here = {**order, "driver": "ray", "cluster": self._cluster["name"], "checkpoint_dir": ""}
-        mirror.claim(mirror.recorded_epoch() if mirror.claimed() else int(order.get("epoch", 0)), here)
-        there = await self._ask(key)("where")
-        mirror.keep(node_id=there, begun=bool(said))
-        self._mirrors[key] = mirror
-        self._changed()
+            order: dict[str, Any] = json.loads(said["text"]) if said else {"decision": "", "epoch": 0}
+            here = {**order, "driver": "ray", "cluster": self._cluster["name"], "checkpoint_dir": ""}
+            mirror.claim(mirror.recorded_epoch() if mirror.claimed() else int(order.get("epoch", 0)), here)
+            there = await self._ask(key)("where")
+            mirror.keep(node_id=there, begun=bool(said))
+            self._mirrors[key] = mirror
+            self._changed()
 
-    async def _settle(self, mirror: Mirror, found: Mapping[str, Any]) -> None:
+    def _settle(self, mirror: Mirror, found: Mapping[str, Any]) -> None:
         """A rank had begun, and its host is gone: see to its end, if it is certain."""
         run, rank = mirror.key
-        alive = {node["id"] for node in found["nodes"] if node["alive"]}
-        if mirror.node_id in alive:
-            settings = {name: self._cluster[name] for name in ("node_dir", "lease_ms")}
-            await self._order(
-                "conclude", self._epoch, {"run": run, "rank": rank, "node_id": mirror.node_id, **settings}
-            )
-            self._follow(mirror)
+        if mirror.node_id in {node["id"] for node in found["nodes"] if node["alive"]}:
+            self._follow(mirror, gone=True)
             return
         heard = found["heard"].get(f"{run}/{rank}")
         if heard is False or (heard is None and not found["young"]):
@@ -371,16 +370,23 @@ class Session:
         self._heard_at.pop(mirror.key, None)
         self._changed()
 
-    def _follow(self, mirror: Mirror) -> None:
-        task = self._followers.get(mirror.key)
+    def _tend(self, key: Key, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Have something done for a rank, unless something is: each may wait long for a node that is silent,
+        and the watch must not."""
+        task = self._tenders.get(key)
         if task is None or task.done():
-            self._followers[mirror.key] = asyncio.ensure_future(self._following(mirror))
+            self._tenders[key] = asyncio.ensure_future(work())
 
-    async def _following(self, mirror: Mirror) -> None:
+    def _follow(self, mirror: Mirror, *, gone: bool = False) -> None:
+        self._tend(mirror.key, partial(self._following, mirror, gone=gone))
+
+    async def _following(self, mirror: Mirror, *, gone: bool) -> None:
         """Take the news of a rank until its end and drop its host; or until that does not answer: then the
-        watch comes again."""
+        watch comes again. `gone`: first have another host on its node record the end."""
         ask = self._ask(mirror.key)
         try:
+            if gone:
+                await self._conclude(mirror)
             while not mirror.ended():
                 found = await ask("news", mirror.cursor, NEWS_WAIT_SECONDS)
                 self._heard_at[mirror.key] = time.monotonic()
@@ -389,8 +395,11 @@ class Session:
             self._end(mirror)
         except (DriverError, OSError, KeyError, ValueError) as error:
             self._problem = str(error)
-        finally:
-            self._followers.pop(mirror.key, None)
+
+    async def _conclude(self, mirror: Mirror) -> None:
+        settings = {name: self._cluster[name] for name in ("node_dir", "lease_ms")}
+        wish = {"run": mirror.run, "rank": mirror.rank, "node_id": mirror.node_id, **settings}
+        await self._order("conclude", self._epoch, wish)
 
     async def _take(self, mirror: Mirror, ask: ship.Ask, found: Mapping[str, Any]) -> None:
         """Everything an end rests on, then the end."""
