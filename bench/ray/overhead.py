@@ -7,7 +7,8 @@ job start     from the request until the program's first statement, on one clust
 serving       the tabular model of `bench.serve` on a cluster of one node against Ray Serve's own
               high-throughput mode: requests a CPU-second of the whole tree (for Steersman: Ray's head and
               dashboard, bridge, control plane, gateway and replicas)
-scale-downs   CHANGES of each server under a load of half of what one replica holds
+changes       CHANGES scale-downs and rollouts under load: of both at half of what one replica of Ray Serve
+              holds; scale-downs of Steersman also at half of what its own holds (`own_half`)
 
 Theory: both ways of starting a job make a process of Ray's that starts the program; the Jobs API's supervisor
 is on the head, Steersman's on the node it chose, through reservation, fence and shim. Times are wall times of
@@ -130,15 +131,22 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     losses: list[Losses]
 
 
-def served(kind: Kind, model: models.Model, lengths: Lengths, count: int) -> Served:
-    """One server, from its start to its end."""
+def served(kind: Kind, model: models.Model, lengths: Lengths, count: int, rate: float = 0.0) -> Served:
+    """One server, from its start to its end. `rate` of the changes; else at half of what a replica holds."""
     began = time.monotonic()
     with servers.running(kind, model) as server:
         figures = measure_server(server, lengths, time.monotonic() - began)
         note(f"{kind.name}: {figures.per_cpu_second:,.0f} req/CPU-s, holds {figures.max_rate:,.0f}/s")
-        losses = []
+        losses: list[Losses] = []
         if count:
             losses = changes.measure(server, figures.max_rate / 2, count, CHANGES_SECONDS)
+            if rate:
+                own = msgspec.structs.replace(losses[0], change="own-half")
+                at_rate = [
+                    changes.losses(server, change, rate, count, CHANGES_SECONDS)
+                    for change in ("scale-down", "rollout")
+                ]
+                losses = [*at_rate, own]
             for each in losses:
                 note(
                     f"{kind.name}: {each.done} {each.change}s, {each.lost} lost, worst {each.worst_ms:.0f} ms"
@@ -154,7 +162,9 @@ def compared(short: bool) -> dict[str, Served]:
     with tempfile.TemporaryDirectory(prefix="bench-ray-") as name:
         model = models.BUILDERS["tabular"](Path(name))
         lengths, count = (SHORT, 0) if short else (Lengths(), CHANGES)
-        return {kind.name: served(kind, model, lengths, count) for kind in (fast, ON_RAY)}
+        theirs = served(fast, model, lengths, count)
+        rate = theirs.losses[0].rate if theirs.losses else 0.0
+        return {FAST: theirs, ON_RAY.name: served(ON_RAY, model, lengths, count, rate)}
 
 
 # ---- the whole --------------------------------------------------------------------------------------------

@@ -72,7 +72,8 @@ def _change(server: Running, replicas: int, version: int) -> None:
     server.kind.change(server, Wanted(replicas=replicas, version=str(version)))
 
 
-def _losses(server: Running, change: str, rate: float, asked: int, seconds: float) -> Losses:
+def losses(server: Running, change: str, rate: float, asked: int, seconds: float) -> Losses:
+    """Of one kind of change under that rate, from two replicas on."""
     began, done = time.monotonic(), 0
     with _load(server, rate) as under:
         while done < asked and time.monotonic() - began < seconds:
@@ -105,4 +106,4 @@ def measure(server: Running, first: float, asked: int, seconds: float) -> list[L
     _change(server, 1, 1)
     rate = max(highest_rate(server, first, Lengths()) / 2, 1.0)
     _change(server, 2, 1)
-    return [_losses(server, change, rate, asked, seconds) for change in ("scale-down", "rollout")]
+    return [losses(server, change, rate, asked, seconds) for change in ("scale-down", "rollout")]
