@@ -114,7 +114,7 @@ format: $(STAMP)
 # --- proofs that take longer, each with its floors in bench/floors.toml or in its own text ---
 
 .PHONY: bench bench-serve bench-endure bench-decide bench-ray chaos chaos-ray power-cut mutation small-world
-bench: $(STAMP)
+bench: $(STAMP) $(RAY_STAMP)
 	@$(BIN)/python -m bench.run $(ARGS)
 
 # Against Ray Serve, LitServe, BentoML and MLServer, each in an environment of its own; needs gcc. 20 minutes.

@@ -170,10 +170,10 @@ def compared(short: bool) -> dict[str, Served]:
 # ---- the whole --------------------------------------------------------------------------------------------
 
 
-def measure(short: bool = False) -> dict[str, float]:
+def measure(short: int = 0) -> dict[str, float]:
     """Every figure by name."""
     starts = job_starts(JOBS_SHORT if short else JOBS)
-    both = compared(short)
+    both = compared(bool(short))
     median = {name: statistics.median(values) for name, values in starts.items()}
     found = {f"{name}_start_ms_p50": round(value) for name, value in median.items()}
     found |= {f"{name}_start_ms_max": round(max(values)) for name, values in starts.items()}
