@@ -66,7 +66,12 @@ WRONG: dict[str, tuple[dict[str, object], str, str, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", [*WRONG])
+QUICK = ("a wrong token", "another version")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in WRONG]
+)
 def test_a_cluster_that_cannot_be_joined_says_why(cluster: RayCluster, tmp_path: Path, name: str) -> None:
     changes, token, why, hint = WRONG[name]
     home = tmp_path / "home"
