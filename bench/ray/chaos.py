@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-from tests.ray.cluster import RayCluster, Shape
+from tests.ray.cluster import QUICK, RayCluster, Shape
 
 from bench.home import ROOT
 from bench.ray import faults, judge
@@ -44,12 +44,6 @@ LOOK_SECONDS = 0.25
 BETWEEN_SECONDS = (0.5, 3.0)
 BEGIN_SECONDS_MAX = 180.0
 QUICK_LEASE = "6s"
-QUICK = {
-    "RAY_health_check_initial_delay_ms": "1000",
-    "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "1000",
-    "RAY_health_check_failure_threshold": "3",
-}
 HEAD, NODES = Shape(1), (Shape(2), Shape(2), Shape(2))
 """What is placed together fills a node: so small that there is work on each."""
 REFUSED = (429, 503)

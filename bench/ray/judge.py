@@ -23,13 +23,13 @@ from steersman.sim.checkers import Evidence, Life, violations
 CALM_SECONDS_MAX = 300.0
 
 
-def calm_weights(ray: Path, folder: Path) -> str:
+def calm_weights(ray: Path, folder: Path, steps: int = STEPS) -> str:
     """The digest of the weights of a training that nobody disturbed, by the interpreter of the cluster."""
     (folder / "run").mkdir(parents=True)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("STEERSMAN_")}
     own = {
         "PYTHONPATH": str(ROOT / "src"),
-        "STEPS": str(STEPS),
+        "STEPS": str(steps),
         "STEERSMAN_RUN_ID": "calm.1",
         "STEERSMAN_RUN_DIR": str(folder / "run"),
         "STEERSMAN_CHECKPOINT_DIR": str(folder / "checkpoints"),

@@ -5,19 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.ray.cluster import RayCluster, Shape
+from tests.ray.cluster import QUICK, RayCluster, Shape
 
 RAY = Path(os.environ.get("STEERSMAN_TEST_RAY", Path(__file__).parents[2] / ".venvs" / "ray" / "bin"))
 """The programs of an environment that has Ray: `make test-ray` makes it."""
-
-
-QUICK = {
-    "RAY_health_check_initial_delay_ms": "1000",
-    "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "1000",
-    "RAY_health_check_failure_threshold": "3",
-}
-"""Ray sees a silent node in about five seconds instead of seventy."""
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,13 @@
 """What a user gets wrong about a cluster and what is said of it: what, why and a way out. Nothing is left."""
 
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from tests.e2e.steer_process import end_work, steer, steer_json
+from tests.e2e.steer_process import end_work, steer
 from tests.ray.asking import ask
 from tests.ray.cluster import RayCluster
+from tests.ray.steering import fleet, until
 
-WAIT_SECONDS_MAX = 100
 JOB = "name: hello\nresources: {infra: ray, cpus: 0.5, memory: 64MB}\nrun: echo hello\n"
 OTHER_VERSION = """
 import runpy, sys
@@ -19,31 +16,6 @@ utils.compute_version_info = lambda: ("1.2.3", "3.11.0")
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-
-
-def fleet(cluster: RayCluster, **changes: object) -> str:
-    """The cluster as a user declares it, but for what is wrong."""
-    fields: dict[str, object] = {
-        "name": "gpu",
-        "infra": "ray",
-        "address": f"'{cluster.address}'",
-        "token": "ray-token",
-        "lease": "6s",
-        "python": cluster.python(),
-        **changes,
-    }
-    inside = ", ".join(f"{name}: {value}" for name, value in fields.items() if value is not None)
-    return f"kind: fleet\nnodes: [{{name: here, cpus: 1, memory: 2GB}}]\nclusters: [{{{inside}}}]\n"
-
-
-def until(home: Path, holds: Callable[[Any], bool]) -> Any:
-    deadline = time.monotonic() + WAIT_SECONDS_MAX
-    while time.monotonic() < deadline:
-        status = steer_json(home, "status")
-        if holds(status):
-            return status
-        time.sleep(0.2)
-    raise AssertionError(f"it never came: {status}")
 
 
 def other_version(cluster: RayCluster, folder: Path) -> Path:

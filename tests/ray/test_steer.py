@@ -3,51 +3,34 @@
 import json
 import os
 import signal
-import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bench.ray.judge import calm_weights
 from tests.e2e.steer_process import end_work, steer, steer_json
 from tests.ray.cluster import RayCluster
 from tests.ray.conftest import RAY
+from tests.ray.steering import fleet, until
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "01-train"
 STEPS = 6_000
-WAIT_SECONDS_MAX = 150
 
 
 @pytest.fixture
 def home(tmp_path: Path, cluster: RayCluster) -> Iterator[Path]:
     """A home whose fleet is this machine and the cluster."""
     home = tmp_path / "home"
-    (tmp_path / "fleet.yaml").write_text(
-        "kind: fleet\n"
-        "nodes: [{name: here, cpus: 1, memory: 2GB}]\n"
-        f"clusters: [{{name: gpu, infra: ray, address: '{cluster.address}', token: ray-token, lease: 6s, "
-        f"python: {cluster.python()}}}]\n"
-    )
     try:
         done = steer(home, "secret", "set", "ray-token", stdin=cluster.token.encode())
         assert done.returncode == 0, done.stderr
-        done = steer(home, "up", str(tmp_path / "fleet.yaml"))
+        done = steer(home, "up", "-", stdin=fleet(cluster).encode())
         assert done.returncode == 0, done.stderr
         until(home, lambda status: status["clusters"][0]["nodes"] >= 2)
         yield home
     finally:
         end_work(home)
-
-
-def until(home: Path, holds: Callable[[Any], bool]) -> Any:
-    deadline = time.monotonic() + WAIT_SECONDS_MAX
-    while time.monotonic() < deadline:
-        status = steer_json(home, "status")
-        if holds(status):
-            return status
-        time.sleep(0.2)
-    raise AssertionError(f"it never came: {json.dumps(status, indent=1)[:4000]}")
 
 
 def row(status: Any, name: str) -> Any:
@@ -56,25 +39,8 @@ def row(status: Any, name: str) -> Any:
 
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The weights of a training that nobody disturbed, by the interpreter of the cluster."""
-    folder = tmp_path_factory.mktemp("calm")
-    (folder / "run").mkdir()
-    own = {name: value for name, value in os.environ.items() if not name.startswith("STEERSMAN_")}
-    own |= {
-        "PYTHONPATH": str(EXAMPLE.parents[1] / "src"),
-        "STEPS": str(STEPS),
-        "STEERSMAN_RUN_ID": "digits.1",
-        "STEERSMAN_RUN_DIR": str(folder / "run"),
-        "STEERSMAN_CHECKPOINT_DIR": str(folder / "checkpoints"),
-        "STEERSMAN_OUTPUT_DIR": str(folder / "output"),
-        "STEERSMAN_CHECKPOINT_INTERVAL_MS": "2000",
-    }
-    done = subprocess.run(
-        [RAY / "python", EXAMPLE / "train.py"], env=own, capture_output=True, text=True, timeout=100
-    )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, str] = json.loads((folder / "output" / "metrics.json").read_text())
-    return found["weights_sha256"]
+    """The weights of a training that nobody disturbed."""
+    return calm_weights(RAY, tmp_path_factory.mktemp("calm"), STEPS)
 
 
 def train_on_ray() -> bytes:
