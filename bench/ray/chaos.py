@@ -68,7 +68,7 @@ PLANTED: Mapping[str, Bug] = {
     ),
     "no-end": Bug(
         "dataplane/cluster/fence.py",
-        "            api.end(handle)\n        self._renewed.pop",
+        "            self._end(handle, run, rank)\n        self._renewed.pop",
         "        self._renewed.pop",
         ("fence",),
     ),
