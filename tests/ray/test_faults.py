@@ -18,7 +18,7 @@ from tests.ray.processes import command, tree
 from tests.ray.worlds import NAME, RayWorld
 
 from steersman.model.decisions import Placement
-from steersman.model.errors import DriverError
+from steersman.model.errors import DriverError, NotTakenError
 from steersman.model.ids import NodeId, RunId, WorkloadName
 from steersman.model.workload import Job
 from steersman.ports import run_dir
@@ -216,6 +216,26 @@ def test_a_lost_node_is_told_when_nothing_can_live_there(cluster: RayCluster, tm
         assert "left the cluster" in report.detail
         assert lives(file) == []
         assert beats(file)[-1] * 1000 < (report.ended_ms or 0)
+
+    run(RayWorld(cluster, tmp_path / "home", lease_ms=LEASE_MS), test)
+
+
+@pytest.mark.slow
+def test_a_node_that_vanished_before_the_start_is_told_at_once(cluster: RayCluster, tmp_path: Path) -> None:
+    file = tmp_path / "beats"
+
+    async def test(world: RayWorld) -> None:
+        order = beating(file, node_of(world, cluster, 3))
+        cluster.kill(cluster.nodes[3])  # the cluster has not seen it yet
+        try:
+            with pytest.raises(NotTakenError) as error:
+                await world.driver.start(order)
+            assert error.value.code == "node-gone"
+            assert error.value.hint
+            assert [report.key.run for report in await world.reports()] == []
+        finally:
+            cluster.start_again(cluster.nodes[3])
+        assert not file.exists()
 
     run(RayWorld(cluster, tmp_path / "home", lease_ms=LEASE_MS), test)
 
