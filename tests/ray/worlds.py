@@ -51,7 +51,7 @@ class RayWorld:
     async def join(self) -> None:
         async with asyncio.timeout(JOIN_SECONDS_MAX):
             while True:
-                for report in await self.inner.observe_clusters([self.declared]):
+                for report in await self.inner.observe_clusters([self.declared], 1):
                     assert not report.problem, report.problem
                     self.nodes = {node.id: node for node in report.nodes}
                     return

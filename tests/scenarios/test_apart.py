@@ -57,3 +57,25 @@ def test_what_its_node_did_not_take_is_queued_again_uncounted() -> None:
         home.cycle(after_ms=2_000)
         home.settle()
         assert home.state("train").run is not None
+
+
+@pytest.mark.parametrize(("ran_ms", "delays"), [(60_000, [1, 1, 1, 1]), (500, [1, 2, 4, 8])])
+def test_a_run_that_lived_until_its_machine_went_is_no_part_of_a_row_of_failures(
+    ran_ms: int, delays: list[int]
+) -> None:
+    home = Home(THREE)
+    home.up(job("train", retry=Retry(on_events=("interruption",), attempts_max=100)))
+    home.settle()
+    seen = []
+    for _ in delays:
+        home.begin("train")
+        run = home.run("train")
+        gone = RankExited(
+            run=run.id, rank=0, at_ms=home.now_ms + ran_ms, cause="lost", detail="its node left"
+        )
+        home.cycle(gone, after_ms=ran_ms)
+        state = home.state("train")
+        seen.append((state.not_before_ms - home.now_ms) // 1_000)
+        home.cycle(after_ms=30_000)
+        home.settle()
+    assert seen == delays

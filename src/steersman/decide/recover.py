@@ -22,7 +22,7 @@ from steersman.model.policy import Policy
 from steersman.model.reasons import Code, Reason, reason
 from steersman.model.snapshot import Phase, Run, RunState, Snapshot, WorkloadState
 from steersman.state.derive import interval_outdated, to_be_chosen
-from steersman.state.ends import EndKind, rank_failed, run_end_kind, run_was_short, worst_end
+from steersman.state.ends import EndKind, began_anew, rank_failed, run_end_kind, run_was_short, worst_end
 from steersman.state.services import served
 
 RETUNE_PER_MILLE = 250
@@ -229,7 +229,7 @@ def _failure(snapshot: Snapshot, state: WorkloadState, run: Run, kind: EndKind) 
     if final is not None:
         return Finish(workload=state.spec.name, outcome="failed", reason=final)
     policy = snapshot.policy
-    failures = 1 if run.saved_ms is not None else state.failures + 1
+    failures = 1 if began_anew(run, policy) else state.failures + 1
     delay = backoff_ms(policy, failures)
     why = reason(Code.RETRY_BACKOFF, delay_ms=delay, attempt=state.attempts + 1, **_end_facts(run))
     return _requeue(state, snapshot.now_ms + delay, why, counted=True)

@@ -22,10 +22,11 @@ class Clusters(Protocol):
 
     Contract: `observe_clusters` gives a report on each cluster that it can say something of: one that was
     declared an instant ago may be missing. It changes nothing on a cluster but what joining it takes; a
-    cluster that is not named any more is left. It does not wait for a cluster that does not answer.
+    cluster that is not named any more is left. `epoch` is the control plane's: a cluster that has seen a
+    higher one refuses to be joined. It does not wait for a cluster that does not answer.
     `wait_clusters_changed` returns when there may be news, or after the timeout.
     """
 
-    async def observe_clusters(self, clusters: Sequence[Cluster]) -> Sequence[ClusterReport]: ...
+    async def observe_clusters(self, clusters: Sequence[Cluster], epoch: int) -> Sequence[ClusterReport]: ...
 
     async def wait_clusters_changed(self, timeout_ms: int) -> None: ...

@@ -24,7 +24,8 @@ class ClusterSensor:
 
     async def observe(self, snapshot: Snapshot) -> Observation:
         known = {state.spec.name: state for state in snapshot.clusters}
-        found = await self._clusters.observe_clusters([state.spec for state in snapshot.clusters])
+        specs = [state.spec for state in snapshot.clusters]
+        found = await self._clusters.observe_clusters(specs, snapshot.epoch)
         events: list[Event] = [
             ClusterObserved(
                 cluster=report.cluster, nodes=report.nodes, problem=report.problem, hint=report.hint

@@ -35,7 +35,7 @@ from steersman.state import demand, services
 from steersman.state.attained import attained_ms, counted
 from steersman.state.derive import chooses, shape_of
 from steersman.state.draft import Draft
-from steersman.state.ends import run_end_kind, run_was_short
+from steersman.state.ends import began_anew, run_end_kind, run_was_short
 from steersman.state.lease import end_reservations, take_lease, take_reservations
 from steersman.state.lifecycle import move_phase, move_run
 from steersman.state.usage import amounts_of, rates_of
@@ -160,7 +160,7 @@ def _requeue(draft: Draft, decision: Requeue) -> None:
     owner = None if state.service is None else draft.services.get(state.service)
     served = services.served(owner, state, run, draft.policy)
     state = _counted(draft, state, run)
-    progressed = run.saved_ms is not None or served
+    progressed = began_anew(run, draft.policy) or served
     after = replace(_after_run(state, run), reason=decision.reason, not_before_ms=decision.not_before_ms)
     if decision.counted:
         failed_ms = draft.now_ms if state.first_failed_ms is None else state.first_failed_ms

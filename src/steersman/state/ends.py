@@ -84,3 +84,10 @@ def run_was_short(run: Run, policy: Policy) -> bool:
     if run.started_ms is None or run.ended_ms is None:
         return True
     return run.ended_ms - run.started_ms < policy.crash_loop_run_ms
+
+
+def began_anew(run: Run, policy: Policy) -> bool:
+    """Whether an ended run says nothing of those before it: it had saved something, or it had run for a while
+    until its machine took it along. A run of failures begins with it, and back-off with that."""
+    lost = worst_end(run).cause == "lost" and not run_was_short(run, policy)
+    return run.saved_ms is not None or lost

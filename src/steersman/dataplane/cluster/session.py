@@ -74,7 +74,7 @@ class Session:
         self._home = Path(settings["home"])
         self._home_id: str = settings["home_id"]
         self._code, self._changed = code, changed
-        self._epoch = 0
+        self._epoch: int = settings["epoch"]
         self._mirrors: dict[Key, Mirror] = {}
         self._locks: dict[Key, asyncio.Lock] = {}
         self._tenders: dict[Key, asyncio.Task[None]] = {}
@@ -95,9 +95,9 @@ class Session:
             raise api.refused(error, self._cluster["address"]) from error
         await asyncio.to_thread(self._check_dashboard, found["dashboard"])
         await self._fence()
+        await self._order("take", self._epoch)
         for mirror in mirrored(self._home, self._cluster["name"]):
             self._mirrors[mirror.key] = mirror
-            self._epoch = max(self._epoch, mirror.recorded_epoch())
         await self._look()
         self._watching = asyncio.ensure_future(self._watch())
         self._watching.add_done_callback(_crash)

@@ -78,7 +78,7 @@ class RayDriver:
 
     # The clusters.
 
-    async def observe_clusters(self, clusters: Sequence[Cluster]) -> Sequence[ClusterReport]:
+    async def observe_clusters(self, clusters: Sequence[Cluster], epoch: int) -> Sequence[ClusterReport]:
         """Join those that are new, leave those that are gone, and say what each has."""
         wanted = {cluster.name: cluster for cluster in clusters if cluster.driver == NAME}
         for name in sorted(self._joined):
@@ -88,7 +88,7 @@ class RayDriver:
         for name in sorted(wanted):
             if name not in self._joined:
                 try:
-                    self._joined[name] = self._join(wanted[name])
+                    self._joined[name] = self._join(wanted[name], epoch)
                 except SteersmanError as error:
                     reports.append(ClusterReport(cluster=name, problem=error.message, hint=error.hint))
                     continue
@@ -97,7 +97,7 @@ class RayDriver:
                 reports.append(report)
         return reports
 
-    def _join(self, cluster: Cluster) -> _Joined:
+    def _join(self, cluster: Cluster, epoch: int) -> _Joined:
         token = self._settings.open_secret(cluster.token) if cluster.token else ""
         try:
             argv = self._settings.bridge_argv(cluster.python or self._settings.python)
@@ -107,7 +107,7 @@ class RayDriver:
         bridge = Bridge(
             argv,
             bridge_environ(self._settings.environ, token),
-            {"cluster": known, "home": str(self._home), "home_id": self._settings.home_id},
+            {"cluster": known, "home": str(self._home), "home_id": self._settings.home_id, "epoch": epoch},
             self._ring,
         )
         return _Joined(cluster, bridge)
