@@ -32,9 +32,11 @@ from steersman.decide.cycle import decide
 from steersman.model.decisions import Finish, Forget, Requeue, Reserve, Start, Stop
 from steersman.model.events import FleetDeclared, NodeHealth, RankExited, WorkloadDeclared
 from steersman.model.ids import NodeId, RunId, WorkloadName
+from steersman.model.policy import Policy
 from steersman.model.reasons import Code
-from steersman.model.snapshot import Phase, RunState, Snapshot, WorkloadState
+from steersman.model.snapshot import Phase, Run, RunState, Snapshot, WorkloadState
 from steersman.state.derive import rebuild
+from steersman.state.ends import worst_end
 
 FINAL = (Phase.SUCCEEDED, Phase.FAILED, Phase.STOPPED)
 
@@ -203,6 +205,13 @@ def the_cheapest_yield(cycle: Turn) -> None:
         assert paid == best, f"{item.workload} makes {victims} lose {paid}; {best} would do"
 
 
+def _lived_until_lost(run: Run, policy: Policy) -> bool:
+    """Its machine took it along after it had run for so long that it was no bad start."""
+    if run.started_ms is None or run.ended_ms is None or worst_end(run).cause != "lost":
+        return False
+    return run.ended_ms - run.started_ms >= policy.crash_loop_run_ms
+
+
 def unfinished_tries_are_bounded(cycle: Turn) -> None:
     """A try that counts is followed by another only below the limit, after a back-off that doubles
     up to its cap."""
@@ -216,8 +225,8 @@ def unfinished_tries_are_bounded(cycle: Turn) -> None:
         policy = snapshot.policy
         assert state.attempts + 1 < state.spec.body.retry.attempts_max, item.workload
         assert state.run is not None
-        saved = snapshot.runs[state.run].saved_ms is not None
-        failures = 1 if saved else state.failures + 1
+        run = snapshot.runs[state.run]
+        failures = 1 if run.saved_ms is not None or _lived_until_lost(run, policy) else state.failures + 1
         delay = policy.backoff_ms_base
         for _ in range(failures - 1):
             delay = min(delay * 2, policy.backoff_ms_max)

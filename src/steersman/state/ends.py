@@ -89,5 +89,5 @@ def run_was_short(run: Run, policy: Policy) -> bool:
 def began_anew(run: Run, policy: Policy) -> bool:
     """Whether an ended run says nothing of those before it: it had saved something, or it had run for a while
     until its machine took it along. A run of failures begins with it, and back-off with that."""
-    lost = worst_end(run).cause == "lost" and not run_was_short(run, policy)
+    lost = not run_was_short(run, policy) and worst_end(run).cause == "lost"
     return run.saved_ms is not None or lost
