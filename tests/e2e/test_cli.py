@@ -272,7 +272,7 @@ def test_on_a_terminal_the_table_is_drawn(home: Path) -> None:
 
 def test_following_goes_on_into_the_next_run(home: Path) -> None:
     retry = "retry: {on_events: [error], attempts: 2}"
-    text = f"name: twice\n{retry}\nrun: |\n  echo try; sleep 0.3; echo fails; exit 1\n"
+    text = f"name: twice\n{retry}\nrun: |\n  echo try; sleep 2; echo fails; exit 1\n"
     assert steer(home, "up", "--no-wait", "-", stdin=text.encode()).returncode == 0
     run = steer(home, "logs", "-f", "twice")
     assert (run.returncode, run.stdout) == (0, "try\nfails\n" * 2)
