@@ -109,7 +109,11 @@ def refused(run: "subprocess.CompletedProcess[str]", words: str, code: int = 1) 
     got is told before it, where that takes long."""
     assert run.returncode == code, (run.stdout, run.stderr)
     assert words in run.stderr
-    lines = [line for line in run.stderr.splitlines() if not line.startswith(("warning:", "starting the"))]
+    lines = [
+        line
+        for line in run.stderr.splitlines()
+        if not line.startswith(("warning:", "starting the control plane: "))
+    ]
     assert [line.split(":")[0] for line in lines] == ["error", "hint"], run.stderr
     assert run.stdout == ""
 
