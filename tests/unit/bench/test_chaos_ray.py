@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from bench.ray.chaos import PLANTED, planted
+from bench.ray.chaos import PLANTED, TOLD_IT_DIED, Trial, figures, planted
 from bench.ray.faults import KINDS, plan
 from bench.ray.judge import excused, unkept, unlike
 from bench.ray.world import Beats
@@ -58,6 +58,14 @@ def test_only_the_hurt_are_excused() -> None:
     assert len(found) == 2
     assert excused(lives, frozenset("a"))[0].exit_code is None
     assert excused(lives, frozenset("a"))[1].exit_code == 3
+
+
+def test_only_where_it_is_documented_a_request_may_die() -> None:
+    replies = [(0.0, status, 0.1) for status in (200, 429, 503, 502, 0)]
+    found = figures([Trial(replies=replies)])
+    assert (found["requests_refused"], found["requests_lost"]) == (2, 2)
+    found = figures([Trial(replies=replies), Trial(replies=replies, documented=(TOLD_IT_DIED,))])
+    assert (found["requests_lost"], found["requests_died_with_the_cluster"]) == (3, 1)
 
 
 @pytest.mark.parametrize("count", [7, 59, 60, 130])

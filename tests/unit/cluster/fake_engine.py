@@ -5,11 +5,16 @@ what was remembered lives as long as the cluster. `silent` are hosts that never 
 """
 
 import asyncio
+import contextlib
+import importlib
+import sys
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from steersman.model.errors import DriverError
+
+PACKAGE = "steersman.dataplane.cluster"
 
 
 class GoneError(Exception):
@@ -54,7 +59,7 @@ class FakeEngine(types.ModuleType):
     def __init__(self) -> None:
         super().__init__("steersman.dataplane.cluster.api")
         self.words: dict[str, str] = {}
-        self.actors: dict[str, Actor] = {}
+        self.actors: dict[str, Any] = {}
         self.lingering: dict[str, int] = {}
         self.rooms: dict[str, list[str]] = {}
         self.made: list[str] = []
@@ -83,7 +88,8 @@ class FakeEngine(types.ModuleType):
 
     def make_host(self, _actor: type, name: str, wish: Mapping[str, Any], *_spec: Any) -> Actor:
         self.begun.set()
-        return self.actors.setdefault(name, Actor(self, name, wish["node_id"]))
+        made: Actor = self.actors.setdefault(name, Actor(self, name, wish["node_id"]))
+        return made
 
     def end(self, handle: Actor) -> None:
         handle.ended = True
@@ -116,3 +122,26 @@ class FakeEngine(types.ModuleType):
 
     def release(self, reservation: str) -> None:
         self.rooms.pop(reservation, None)
+
+
+@contextlib.contextmanager
+def over(engine: FakeEngine, *names: str) -> Iterator[list[Any]]:
+    """Modules of the package as they are with this engine, the one they import first."""
+    package = importlib.import_module(PACKAGE)
+    whole = [f"{PACKAGE}.{name}" for name in ("api", *names)]
+    kept = {name: sys.modules.pop(name, None) for name in whole}
+    before = {name: getattr(package, name, None) for name in ("api", *names)}
+    sys.modules[whole[0]] = engine
+    package.api = engine  # type: ignore[attr-defined]  # as an import of the module would
+    try:
+        yield [importlib.import_module(name) for name in whole[1:]]
+    finally:
+        for name, module in kept.items():
+            del sys.modules[name]
+            if module is not None:
+                sys.modules[name] = module
+        for name, value in before.items():
+            if value is None:
+                delattr(package, name)
+            else:
+                setattr(package, name, value)

@@ -1,17 +1,14 @@
 """The fence: epochs, room that is given back, hosts that are gone; on an engine in memory."""
 
 import asyncio
-import importlib
-import sys
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
-from tests.unit.cluster.fake_engine import FakeEngine
+from tests.unit.cluster.fake_engine import FakeEngine, over
 
 from steersman.model.errors import DriverError
 
-MODULES = ("steersman.dataplane.cluster.api", "steersman.dataplane.cluster.fence")
 HOME = "abc"
 
 
@@ -48,13 +45,7 @@ Test = Callable[[Place], Awaitable[None]]
 @pytest.fixture
 def at_place() -> Iterator[Callable[[Test], None]]:
     """Runs a test with the fence's module over the fake engine."""
-    kept = {name: sys.modules.pop(name, None) for name in MODULES}
     engine = FakeEngine()
-    sys.modules[MODULES[0]] = engine
-    package = importlib.import_module("steersman.dataplane.cluster")
-    before = getattr(package, "api", None)
-    package.api = engine  # type: ignore[attr-defined]  # as an import of the module would
-    fence = importlib.import_module(MODULES[1])
 
     def run(test: Test) -> None:
         async def whole() -> None:
@@ -68,16 +59,8 @@ def at_place() -> Iterator[Callable[[Test], None]]:
 
         asyncio.run(whole())
 
-    yield run
-    for name, module in kept.items():
-        del sys.modules[name]
-        if module is not None:
-            sys.modules[name] = module
-    del package.fence
-    if before is None:
-        del package.api
-    else:
-        package.api = before  # type: ignore[attr-defined]  # as it was
+    with over(engine, "fence") as (fence,):
+        yield run
 
 
 async def refused(work: Awaitable[Any]) -> DriverError:

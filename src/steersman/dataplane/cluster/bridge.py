@@ -3,7 +3,7 @@ input.
 
 It reads lines of JSON and answers each with one:
 
-    {"id", "do": "connect" | "look" | "start" | "stop" | "interval" | "forget", …}
+    {"id", "do": "connect" | "look" | "start" | "stop" | "interval" | "finish", …}
     {"id", "value"} or {"id", "refused", "hint", "code"};   {"changed": true} when there is something to look
     at
 

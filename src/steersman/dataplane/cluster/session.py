@@ -38,6 +38,7 @@ SWEEP_SECONDS = 10.0
 GIVE_UP_SECONDS = 20.0
 """A client that a head was made anew under may hear nothing for ever: then another one is better."""
 NEWS_WAIT_SECONDS = 5.0
+FINISH_SECONDS_MAX = 5.0
 SILENT_SECONDS_MAX = 10.0
 CALL_SECONDS_MAX = 60.0
 MAKE_SECONDS_MAX = 330.0
@@ -299,6 +300,18 @@ class Session:
             return False
         heard = time.monotonic() - self._heard_at.get(key, 0.0) <= SILENT_SECONDS_MAX
         return True if heard and not silent else None
+
+    async def finish(self) -> None:
+        """Have hosts of ranks that have ended let go of, before nobody asks any more."""
+        with contextlib.suppress(DriverError, OSError, TimeoutError):
+            async with asyncio.timeout(FINISH_SECONDS_MAX):
+                await self._look()
+                ending = [
+                    task
+                    for key, task in self._tenders.items()
+                    if key not in self._mirrors or self._mirrors[key].ended()
+                ]
+                await asyncio.gather(*ending)
 
     # News.
 

@@ -16,6 +16,7 @@ from steersman.model.errors import DriverError, NotTakenError
 LINE_BYTES_MAX = 64 * 1024 * 1024
 CONNECT_SECONDS_MAX = 90.0
 ASK_SECONDS_MAX = 360.0
+FINISH_SECONDS_MAX = 6.0
 AGAIN_SECONDS = (1.0, 2.0, 5.0, 5.0, 5.0, 10.0, 10.0, 10.0, 30.0)
 """How long after it ended it is started again, the last for all further tries."""
 LAST_WORDS_BYTES = 2_000
@@ -180,7 +181,10 @@ class Bridge:
                 answer.set_result(said)
 
     async def close(self) -> None:
-        """End the process; what runs on the cluster lives on."""
+        """End the process; what runs on the cluster lives on, and what has ended is let go of."""
+        if self._connected:
+            with contextlib.suppress(DriverError):
+                await self._ask("finish", FINISH_SECONDS_MAX, {})
         self._life.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._life

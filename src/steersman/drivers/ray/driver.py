@@ -271,8 +271,9 @@ class RayDriver:
 
     async def close(self) -> None:
         """Let go of the clusters; the ranks live on."""
-        for name in sorted(self._joined):
-            await self._joined.pop(name).bridge.close()
+        joined = list(self._joined.values())
+        self._joined.clear()
+        await asyncio.gather(*(each.bridge.close() for each in joined))
 
     def _of(self, cluster: str) -> _Joined:
         joined = self._joined.get(cluster)
