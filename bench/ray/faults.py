@@ -110,28 +110,31 @@ class Faults:
         found: dict[str, int] = json.loads(path.read_text())
         return found
 
+    def _strike(self, nodes: Sequence[Node], strike: Callable[[], object]) -> tuple[float, frozenset[str]]:
+        """When it was done, and the runs there: also those of which the control plane did not know yet that
+        they ran, and those that were placed there in that moment."""
+        before = [run for node in nodes for run in self._world.placed(node)]
+        at = time.monotonic()
+        strike()
+        after = [run for node in nodes for run in self._world.placed(node)]
+        return at, frozenset((*before, *after))
+
     def raylet(self) -> Done:
         """The raylet alone: what hangs on it ends itself."""
         node = self._some_node()
-        gone = frozenset(self._world.running(node))
-        at = time.monotonic()
-        self._cluster.kill_raylet(node)
+        at, gone = self._strike([node], lambda: self._cluster.kill_raylet(node))
         return Done(f"raylet of {node.name}", at, gone, lambda: self._again(node))
 
     def node(self) -> Done:
         """All processes of a node at once."""
         node = self._some_node()
-        gone = frozenset(self._world.running(node))
-        at = time.monotonic()
-        self._cluster.kill(node)
+        at, gone = self._strike([node], lambda: self._cluster.kill(node))
         return Done(f"node {node.name}", at, gone, lambda: self._again(node))
 
     def cut(self) -> Done:
         """A link, until all is back without that node."""
         node = self._some_node()
-        gone = frozenset(self._world.running(node))
-        at = time.monotonic()
-        self._cluster.cut(node)
+        at, gone = self._strike([node], lambda: self._cluster.cut(node))
 
         def mend() -> None:
             self._cluster.heal(node)
@@ -157,16 +160,13 @@ class Faults:
 
     def head(self) -> Done:
         """The head's machine; it comes back at once with what its store has."""
-        gone = frozenset(self._world.running(self._cluster.head))
-        at = time.monotonic()
-        self._cluster.kill(self._cluster.head)
+        head = self._cluster.head
+        at, gone = self._strike([head], lambda: self._cluster.kill(head))
         return Done("head", at, gone, self._head_again, mend_first=True)
 
     def dashboard(self) -> Done:
         """The dashboard, which takes the head with it."""
-        gone = frozenset(self._world.running(self._cluster.head))
-        at = time.monotonic()
-        self._cluster.kill_dashboard()
+        at, gone = self._strike([self._cluster.head], self._cluster.kill_dashboard)
         process = self._cluster.head.process
         assert process is not None, "it was started"
         process.wait(SEEN_SECONDS_MAX)
@@ -174,9 +174,8 @@ class Faults:
 
     def head_without_store(self) -> Done:
         """The head of a cluster that keeps nothing: the nodes are started anew on the cluster that comes."""
-        gone = frozenset(self._world.running_there())
-        at = time.monotonic()
-        self._cluster.kill(self._cluster.head)
+        head = self._cluster.head
+        at, gone = self._strike(self._cluster.nodes, lambda: self._cluster.kill(head))
 
         def mend() -> None:
             for node in self._cluster.nodes[1:]:

@@ -243,15 +243,15 @@ class World(Home):
 
     def running(self, node: Node | None = None) -> dict[str, Row]:
         """Runs on the cluster, or on one node, by their ids. There must be a plane."""
+        return {run: row for run, row in self.placed(node).items() if row.run_state == "running"}
+
+    def placed(self, node: Node | None = None) -> dict[str, Row]:
+        """The same with those that begin or end there."""
         status = self.look()
         assert status is not None, "no plane serves"
         word = "" if node is None else spelled(node)
-        rows = [row for row in status.workloads if row.run and row.run_state == "running"]
+        rows = [row for row in status.workloads if row.run and row.run_state != "ended"]
         return {row.run: row for row in rows if row.run and any(word in at for at in row.nodes)}
-
-    def running_there(self) -> dict[str, Row]:
-        """Runs on the cluster."""
-        return {run: row for node in self.cluster.nodes for run, row in self.running(node).items()}
 
     def lacks(self, gone: frozenset[str]) -> list[str]:
         """Why the work is not as it should be; `gone` are runs that a fault has ended. Empty: it is."""

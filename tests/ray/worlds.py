@@ -20,12 +20,16 @@ WAITS_MAX = 600
 NAME = "gpu"
 
 
-def settings(cluster: RayCluster, home: Path, home_id: str, *, token: str | None = None) -> RaySettings:
+def settings(
+    cluster: RayCluster, home: Path, home_id: str, *, token: str | None = None, by_client: bool = False
+) -> RaySettings:
+    """`by_client`: the bridge is on a machine that is not of the cluster."""
+    where = () if by_client else cluster.run_in_head
     return RaySettings(
         home=home,
         home_id=home_id,
         python=str(cluster.ray / "python"),
-        bridge_argv=lambda python: (*cluster.run_in_head, *bridge_argv(home, python)),
+        bridge_argv=lambda python: (*where, *bridge_argv(home, python)),
         environ=os.environ,
         certify=lambda _run: (),
         open_secret=lambda _name: cluster.token if token is None else token,
@@ -44,7 +48,8 @@ class RayWorld:
         self.cluster, self.home = cluster, home
         self.home_id = home_id or secrets.token_hex(6)
         self.declared = declared(cluster, **changes)
-        self.inner = RayDriver(settings(cluster, home, self.home_id))
+        by_client = self.declared.address == cluster.client_address
+        self.inner = RayDriver(settings(cluster, home, self.home_id, by_client=by_client))
         self.driver = OnCluster(self)
         self.nodes: dict[NodeId, Node] = {}
 

@@ -35,7 +35,7 @@ class Call:
         elif self._actor.name in self._actor.engine.silent:
             self._actor.waiting.append(answer)
         else:
-            answer.set_result({"value": {"node_id": self._actor.node}})
+            answer.set_result({"value": self._actor.answer(*arguments)})
         return answer
 
 
@@ -47,7 +47,13 @@ class Actor:
         self.ended = False
         self.calls: list[tuple[Any, ...]] = []
         self.waiting: list[asyncio.Future[Any]] = []
+        self.order: dict[str, str] | None = None
+        """What was begun on it."""
         self.do, self.hello = Call(self, "do"), Call(self, "hello")
+
+    def answer(self, verb: str = "hello", *_: Any) -> Any:
+        """What it says."""
+        return {"order": self.order, "where": self.node}.get(verb, {"node_id": self.node})
 
 
 class FakeEngine(types.ModuleType):

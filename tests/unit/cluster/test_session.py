@@ -116,3 +116,58 @@ def test_the_end_does_not_wait_for_a_cluster_that_is_away(at_place: Callable[[Te
         raise TimeoutError
 
     at_place(test)
+
+
+async def seen(place: Place, holds: Callable[[], bool]) -> None:
+    """Looks until it is so."""
+    async with asyncio.timeout(10.0):
+        while not holds():
+            await place.session._look()
+            await asyncio.sleep(0.01)
+
+
+def test_a_host_that_a_dying_fence_left_half_made_is_let_go_of(at_place: Callable[[Test], None]) -> None:
+    """Its order was taken back as the fence did not answer, but for the epoch; then it came after all."""
+
+    async def test(place: Place) -> None:
+        place.host("half-1", ended=False, known=False)
+        Mirror(place.home, "half-1", 0).unclaim()
+        place.host("runs-2", ended=False)
+        await seen(place, lambda: place.hosts == ["runs-2.0"])
+        assert place.rooms == ["runs-2"]
+        assert not Mirror(place.home, "half-1", 0).claimed()
+
+    at_place(test)
+
+
+def test_a_rank_that_runs_and_that_nobody_knows_is_taken_in(at_place: Callable[[Test], None]) -> None:
+    """Also when its folder has seen a higher epoch than its order is of."""
+
+    async def test(place: Place) -> None:
+        place.host("stray-1", ended=False, known=False)
+        mirror = Mirror(place.home, "stray-1", 0)
+        mirror.accept(4)
+        mirror.unclaim()
+        order = json.dumps({"decision": "7.0", "epoch": 2})
+        place.engine.actors[host_name(HOME, "stray-1", 0)].order = {"text": order}
+        await seen(place, lambda: ("stray-1", 0) in place.session._mirrors)
+        assert place.hosts == ["stray-1.0"]
+        taken = Mirror(place.home, "stray-1", 0)
+        assert (taken.order()["decision"], taken.begun, taken.node_id) == ("7.0", True, "n1")
+
+    at_place(test)
+
+
+def test_what_is_being_started_is_no_stray(at_place: Callable[[Test], None]) -> None:
+    async def test(place: Place) -> None:
+        key = ("new-1", 0)
+        place.host("new-1", ended=False, known=False)
+        Mirror(place.home, *key).unclaim()
+        async with place.session._locks.setdefault(key, asyncio.Lock()):
+            await place.session._look()
+            await asyncio.sleep(0.05)
+            place.session._mirrors[key] = Mirror(place.home, *key)
+        await asyncio.gather(*place.session._tenders.values())
+        assert place.hosts == ["new-1.0"]
+
+    at_place(test)

@@ -1,15 +1,16 @@
 """The engine, Ray, as fence, hosts and bridge use it: the only module that imports it.
 
 What it names is public API of Ray, but for `ray.experimental.internal_kv` (where the fence keeps its epoch:
-the only store that lives as long as the cluster) and the upload of a package for a host that is made later,
-for which Ray has none. Tested with the version in the extra `ray`; another one is refused by Ray itself, as
-both ends must be of one version.
+the only store that lives as long as the cluster), the upload of a package for a host that is made later, for
+which Ray has none, and the two calls by which it knocks at a head. Tested with the version in the extra
+`ray`; another one is refused by Ray itself, as both ends must be of one version.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import inspect
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,9 @@ from typing import Any
 import grpc
 import ray
 from ray._private.runtime_env import packaging
+from ray.core.generated import ray_client_pb2
 from ray.experimental import internal_kv
+from ray.util.client.common import ClientActorHandle
 from ray.util.placement_group import (
     PlacementGroup,
     get_placement_group,
@@ -31,15 +34,19 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 from steersman.dataplane.cluster.words import NAMESPACE
 from steersman.model.errors import DriverError
 
-WHO_ARE_YOU = "/ray.rpc.NodeInfoGcsService/GetClusterId"
+WHO_ARE_YOU = "/ray.rpc.NodeInfoGcsService/GetClusterId", b""
+PING = "/ray.rpc.RayletDriver/ClusterInfo", ray_client_pb2.ClusterInfoRequest(type="PING").SerializeToString()
+"""What to call, and with what: of a head, and of one that is reached by Ray Client."""
+CLIENT = "ray://"
 PROBE_SECONDS_MAX = 5.0
 HEAD = "node:__internal_head__"
 PIN_SECONDS = 600
 CONCURRENT_CALLS_MAX = 256
 KV_NAMESPACE = b"steersman"
 
-ERRORS = (ray.exceptions.RayError, TimeoutError, asyncio.TimeoutError)
-"""What a call of an actor may raise: it is gone, its environment could not be made, it does not answer."""
+ERRORS = (ray.exceptions.RayError, TimeoutError, asyncio.TimeoutError, ConnectionError)
+"""What a call of an actor may raise: it is gone, its environment could not be made, it does not answer, or
+this client is cut off."""
 
 JOIN_ERRORS = (ray.exceptions.RayError, OSError, RuntimeError, ValueError, TimeoutError, AssertionError)
 """What joining a cluster may raise: Ray checks some of what it finds there by assertions."""
@@ -53,12 +60,12 @@ def probe(address: str, token: str) -> None:
 
     Joining tells neither apart, and takes a minute to fail.
     """
-    target = address.removeprefix("ray://")
+    method, question = PING if address.startswith(CLIENT) else WHO_ARE_YOU
     header = [("authorization", f"Bearer {token}")] if token else []
-    with grpc.insecure_channel(target) as channel:
-        ask = channel.unary_unary(WHO_ARE_YOU)
+    with grpc.insecure_channel(address.removeprefix(CLIENT)) as channel:
+        ask = channel.unary_unary(method)
         try:
-            ask(b"", timeout=PROBE_SECONDS_MAX, metadata=header)
+            ask(question, timeout=PROBE_SECONDS_MAX, metadata=header)
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.UNAUTHENTICATED:
                 raise DriverError(
@@ -75,13 +82,12 @@ def probe(address: str, token: str) -> None:
 
 def connect(address: str, packages: Sequence[str]) -> dict[str, str]:
     """Join a cluster as a driver that brings these packages. Raises whatever Ray raises; see `refused`."""
+    quiet = {"log_to_driver": False, "configure_logging": False, "logging_level": logging.ERROR}
     context = ray.init(
         address=address,
         namespace=NAMESPACE,
         runtime_env={"py_modules": list(packages)},
-        log_to_driver=False,
-        configure_logging=False,
-        logging_level=logging.ERROR,
+        **({} if address.startswith(CLIENT) else quiet),
     )
     dashboard = getattr(context, "dashboard_url", None) or ""
     return {"dashboard": dashboard, "ray": ray.__version__}
@@ -122,7 +128,8 @@ def told(error: BaseException, what: str) -> DriverError:
         )
     if isinstance(error, ray.exceptions.ActorDiedError | ray.exceptions.ActorUnavailableError):
         return DriverError(f"{what}: {_last_line(str(error))}", code="host-gone")
-    if isinstance(error, TimeoutError | asyncio.TimeoutError | ray.exceptions.GetTimeoutError):
+    late = TimeoutError | asyncio.TimeoutError | ConnectionError | ray.exceptions.GetTimeoutError
+    if isinstance(error, late):
         return DriverError(f"{what}: no answer in time", hint="it is tried again", code="no-answer")
     return DriverError(f"{what}: {_last_line(str(error))}", code="cluster-error")
 
@@ -150,11 +157,22 @@ def _last_line(text: str) -> str:
 
 
 def find(name: str) -> Handle | None:
-    """A live named actor; None: the cluster knows none of that name."""
+    """A live named actor; None: the cluster knows none of that name. Raises DriverError when cut off."""
     try:
-        return ray.get_actor(name, namespace=NAMESPACE)
+        handle = ray.get_actor(name, namespace=NAMESPACE)
     except ValueError:
         return None
+    except ConnectionError as error:
+        raise told(error, "the cluster's head") from error
+    if isinstance(handle, ClientActorHandle):
+        # Else Ray Client would run a task on the cluster to learn this, at the first call, and wait for it.
+        handle._method_num_returns = {"do": 1}  # noqa: SLF001 - it has no other way
+        handle._method_signatures = {"do": inspect.signature(_do)}  # noqa: SLF001 - as above
+    return handle
+
+
+def _do(verb: str, arguments: Sequence[Any]) -> None:
+    """As the actors' one method that a bridge calls."""
 
 
 def names() -> list[str]:

@@ -352,20 +352,24 @@ class Session:
             self._swept_at = time.monotonic()
 
     async def _adopt(self, key: Key) -> None:
-        """Take in an object that this home does not know: the engine will say that it is a stray."""
-        mirror = Mirror(self._home, *key)
-        with contextlib.suppress(DriverError):  # the watch comes again
-            if mirror.ended():
-                await self._order("drop", self._epoch, *key)
+        """Take in an object that this home does not know: the engine will say that it is a stray. What never
+        began and nobody asks for is let go of: the fence may have died while it made it."""
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            mirror = Mirror(self._home, *key)
+            if key in self._mirrors:
                 return
-            said = await self._ask(key)("order")
-            order: dict[str, Any] = json.loads(said["text"]) if said else {"decision": "", "epoch": 0}
-            here = {**order, "driver": "ray", "cluster": self._cluster["name"], "checkpoint_dir": ""}
-            mirror.claim(mirror.recorded_epoch() if mirror.claimed() else int(order.get("epoch", 0)), here)
-            there = await self._ask(key)("where")
-            mirror.keep(node_id=there, begun=bool(said))
-            self._mirrors[key] = mirror
-            self._changed()
+            with contextlib.suppress(DriverError):  # the watch comes again
+                said = None if mirror.ended() else await self._ask(key)("order")
+                if said is None and (mirror.ended() or not mirror.claimed()):
+                    await self._order("drop", self._epoch, *key)
+                    return
+                order: dict[str, Any] = json.loads(said["text"]) if said else {"decision": "", "epoch": 0}
+                here = {**order, "driver": "ray", "cluster": self._cluster["name"], "checkpoint_dir": ""}
+                mirror.claim(max(mirror.recorded_epoch(), int(order.get("epoch", 0))), here)
+                there = await self._ask(key)("where")
+                mirror.keep(node_id=there, begun=bool(said))
+                self._mirrors[key] = mirror
+                self._changed()
 
     def _settle(self, mirror: Mirror, found: Mapping[str, Any]) -> None:
         """A rank had begun, and its host is gone: see to its end, if it is certain."""

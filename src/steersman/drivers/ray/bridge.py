@@ -202,6 +202,7 @@ def bridge_environ(inherited: Mapping[str, str], token: str) -> dict[str, str]:
     """What a bridge inherits: no Ray setting of this machine but those that are asked for, and the token."""
     kept = {name: value for name, value in inherited.items() if not name.startswith("STEERSMAN_")}
     kept |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "PYTHONUNBUFFERED": "1"}
+    kept |= {"RAY_CLIENT_RECONNECT_GRACE_PERIOD": "10"}  # seconds; then another bridge is better
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS", "PYTHONPATH"):
         kept.pop(name, None)
     if token:
