@@ -48,8 +48,8 @@ class RayWorld:
         self.cluster, self.home = cluster, home
         self.home_id = home_id or secrets.token_hex(6)
         self.declared = declared(cluster, **changes)
-        by_client = self.declared.address == cluster.client_address
-        self.inner = RayDriver(settings(cluster, home, self.home_id, by_client=by_client))
+        self.by_client = self.declared.address == cluster.client_address
+        self.inner = RayDriver(settings(cluster, home, self.home_id, by_client=self.by_client))
         self.driver = OnCluster(self)
         self.nodes: dict[NodeId, Node] = {}
 
@@ -57,6 +57,8 @@ class RayWorld:
         async with asyncio.timeout(JOIN_SECONDS_MAX):
             while True:
                 for report in await self.inner.observe_clusters([self.declared], 1):
+                    if self.by_client and "client server failed" in report.problem:
+                        break  # Ray's own server of a client does not always come up: the bridge tries again
                     assert not report.problem, report.problem
                     self.nodes = {node.id: node for node in report.nodes}
                     return
