@@ -1,18 +1,15 @@
 """From a machine that is not of the cluster, as a laptop: by Ray Client (`ray://`)."""
 
-import asyncio
 import json
 import os
 import signal
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.contract.test_driver import CONTRACT, World
 from tests.e2e.steer_process import end_work, steer, steer_json
 from tests.ray.cluster import RayCluster
 from tests.ray.steering import fleet, until
-from tests.ray.worlds import RayWorld
 
 JOB = """
 name: both
@@ -20,7 +17,7 @@ num_nodes: 2
 resources: {infra: ray, cpus: 1, memory: 128MB}
 artifacts: {word: word.txt}
 run: |
-  for i in $(seq 20); do echo beat $STEERSMAN_NODE_RANK $i; sleep 0.5; done
+  for i in $(seq 12); do echo beat $STEERSMAN_NODE_RANK $i; sleep 0.5; done
   echo done-$STEERSMAN_NODE_RANK > $STEERSMAN_OUTPUT_DIR/word.txt
 """
 
@@ -58,7 +55,7 @@ def test_a_gang_runs_and_outlives_the_control_plane(cluster: RayCluster, home: P
     assert (both["phase"], both["runs"]) == ("succeeded", 1), steer(home, "explain", "both").stdout
     for rank in ("0", "1"):
         lines = steer(home, "logs", "both", "--rank", rank).stdout.split("\n")
-        assert lines[:-1] == [f"beat {rank} {n}" for n in range(1, 21)]
+        assert lines[:-1] == [f"beat {rank} {n}" for n in range(1, 13)]
     (word,) = steer_json(home, "status", "both")["artifacts"]
     assert Path(word["path"]).read_text() == "done-0\n"
 
@@ -68,17 +65,3 @@ def test_a_wrong_token_is_told(cluster: RayCluster, home: Path) -> None:
     found = until(home, lambda status: status["clusters"][0]["problem"])["clusters"][0]
     assert "refuses the token" in found["problem"]
     assert "steer secret set" in found["hint"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("test", CONTRACT, ids=lambda test: test.__name__.removeprefix("test_"))
-def test_contract(test: Callable[[World], Awaitable[None]], cluster: RayCluster, tmp_path: Path) -> None:
-    async def whole() -> None:
-        world = RayWorld(cluster, tmp_path / "home", address=cluster.client_address)
-        await world.join()
-        try:
-            await test(world)
-        finally:
-            await world.close()
-
-    asyncio.run(whole())

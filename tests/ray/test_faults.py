@@ -8,14 +8,13 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 from tests.ray.cluster import RayCluster
 from tests.ray.processes import command, tree
-from tests.ray.worlds import NAME, RayWorld
+from tests.ray.worlds import NAME, RayWorld, run
 
 from steersman.model.decisions import Placement
 from steersman.model.errors import DriverError, NotTakenError
@@ -26,17 +25,6 @@ from steersman.ports.driver import RankKey, RankReport, StartOrder, StopOrder
 
 LEASE_MS = 6_000
 BEATS = """echo "$$" >> {file}.pids; while :; do date +%s.%N >> {file}; sleep 0.1; done"""
-
-
-def run(world: RayWorld, test: Callable[[RayWorld], Awaitable[None]]) -> None:
-    async def whole() -> None:
-        await world.join()
-        try:
-            await test(world)
-        finally:
-            await world.close()
-
-    asyncio.run(whole())
 
 
 def beating(file: Path, node: str, *, run: str = "beat.7", epoch: int = 1) -> StartOrder:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -132,3 +132,16 @@ class OnCluster:
 
     async def discard(self, key: RankKey) -> None:
         await self._world.inner.discard(key)
+
+
+def run(world: RayWorld, test: Callable[[RayWorld], Awaitable[None]]) -> None:
+    """A test on it, which leaves nothing."""
+
+    async def whole() -> None:
+        await world.join()
+        try:
+            await test(world)
+        finally:
+            await world.close()
+
+    asyncio.run(whole())

@@ -38,6 +38,7 @@ WHO_ARE_YOU = "/ray.rpc.NodeInfoGcsService/GetClusterId", b""
 PING = "/ray.rpc.RayletDriver/ClusterInfo", ray_client_pb2.ClusterInfoRequest(type="PING").SerializeToString()
 """What to call, and with what: of a head, and of one that is reached by Ray Client."""
 CLIENT = "ray://"
+ADDRESSES = "write `HOST:6379` on one of the cluster's machines, and `ray://HOST:10001` on any other"
 PROBE_SECONDS_MAX = 5.0
 HEAD = "node:__internal_head__"
 PIN_SECONDS = 600
@@ -72,6 +73,11 @@ def probe(address: str, token: str) -> None:
                     f"the cluster at {address} {'refuses the token' if token else 'asks for a token'}",
                     hint="steer secret set NAME, with the cluster's token, and write `token: NAME`",
                     code="cluster-token",
+                ) from error
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                what = "server of Ray Client" if method is PING[0] else "head of a cluster"
+                raise DriverError(
+                    f"what answers at {address} is no {what}", hint=ADDRESSES, code="cluster-unreachable"
                 ) from error
             raise DriverError(
                 f"the cluster at {address} cannot be reached: {_reason(error.details())}",
@@ -144,9 +150,10 @@ def refused(error: BaseException, address: str) -> DriverError:
             "has it with the cluster's `python`",
             code="cluster-version",
         )
+    up = "is it up, and is the address that of its head as this machine reaches it?"
     return DriverError(
-        f"the cluster at {address} cannot be reached: {_last_line(text)}",
-        hint="is it up, and is the address that of its head as this machine reaches it?",
+        f"the cluster at {address} cannot be joined: {_last_line(text)}",
+        hint=up if address.startswith(CLIENT) else f"{up} {ADDRESSES}",
         code="cluster-unreachable",
     )
 
