@@ -31,11 +31,6 @@ def other_port(cluster: RayCluster, _folder: Path) -> str:
     return f"'ray://{cluster.address}'"
 
 
-def plain_python(cluster: RayCluster, _folder: Path) -> Path:
-    """On this machine, which has no node."""
-    return cluster.ray / "python"
-
-
 WRONG: dict[str, tuple[dict[str, object], str, str, str]] = {
     "a wrong token": ({}, "not-the-token", "refuses the token", "steer secret set"),
     "no token": ({"token": None}, "", "asks for a token", "steer secret set"),
@@ -44,7 +39,6 @@ WRONG: dict[str, tuple[dict[str, object], str, str, str]] = {
     "no interpreter": ({"python": "/nowhere/python"}, "", "cannot be started", "extra `ray`"),
     "no Ray": ({"python": "/usr/bin/python3"}, "", "No module named", "extra `ray`"),
     "the other port": ({"address": other_port}, "", "no server of Ray Client", "write `HOST:6379`"),
-    "not of the cluster": ({"python": plain_python}, "", "cannot be joined", "`ray://HOST:10001`"),
     "another version": ({"python": other_version}, "", "of another version", "name an interpreter"),
 }
 
