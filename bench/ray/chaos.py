@@ -53,12 +53,13 @@ WITHOUT_STORE = "head-without-store"
 
 
 class Bug(NamedTuple):
-    """A text of a source file, what to put in its place, and the faults that show it."""
+    """A text of a source file, what to put in its place, and the faults that show it, with that lease."""
 
     path: str
     old: str
     new: str
     kinds: tuple[str, ...]
+    lease: str = QUICK_LEASE
 
 
 PLANTED: Mapping[str, Bug] = {
@@ -67,6 +68,7 @@ PLANTED: Mapping[str, Bug] = {
         'if heard is False or (heard is None and not found["young"]):',
         "if True:",
         ("cut", "cut"),
+        "25s",  # much longer than Ray takes to give a node up, so that only the lease is waited for
     ),
     "no-end": Bug(
         "dataplane/cluster/fence.py",
@@ -77,9 +79,9 @@ PLANTED: Mapping[str, Bug] = {
     "wrong-code": Bug(
         "dataplane/cluster/mirror.py",
         "            files.write_bytes(self.folder / run_dir.EXIT, data)",
-        "            data = data.replace(b'\"exit_code\": 3', b'\"exit_code\": 4')\n"
+        "            data = data.replace(b'\"exit_code\":3', b'\"exit_code\":4')\n"
         "            files.write_bytes(self.folder / run_dir.EXIT, data)",
-        ("bridge", "bridge", "bridge"),
+        ("bridge",) * 6,
     ),
 }
 
@@ -183,6 +185,7 @@ def whole(count: int, seed: int, *, quick: bool, bug: Bug | None, keep: bool = F
     """The storm, and the head without a store. With a bug, only what shows it."""
     folder = Path(tempfile.mkdtemp(prefix="chaos-ray-"))
     source, trials = ROOT / "src", []
+    lease = bug.lease if bug else QUICK_LEASE if quick else ""
     try:
         if bug is not None:
             source = planted(bug, folder)
@@ -195,7 +198,7 @@ def whole(count: int, seed: int, *, quick: bool, bug: Bug | None, keep: bool = F
             world = None
             try:
                 cluster.start(HEAD, *NODES, environ=QUICK if quick else None)
-                world = World(cluster, source, QUICK_LEASE if quick else "")
+                world = World(cluster, source, lease)
                 trials.append(storm(world, some, seed, calm))
                 trials[-1].documented = () if with_store else (TOLD_IT_DIED,)
             finally:

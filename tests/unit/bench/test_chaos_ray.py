@@ -11,6 +11,7 @@ from bench.ray.judge import excused, unkept, unlike
 from bench.ray.world import Beats
 from tests.scenarios.home import job
 
+from steersman.hosting import files
 from steersman.model.events import WorkloadDeclared
 from steersman.model.ids import RunId
 from steersman.ports.driver import RankKey
@@ -79,3 +80,9 @@ def test_the_plan_keeps_the_proportions(count: int) -> None:
 @pytest.mark.parametrize("name", sorted(PLANTED))
 def test_every_bug_can_still_be_planted(name: str, tmp_path: Path) -> None:
     planted(PLANTED[name], tmp_path)
+
+
+def test_the_wrong_code_is_planted_where_a_code_is_written(tmp_path: Path) -> None:
+    """The end of a rank is written by this, and a bug that finds nothing to change is none."""
+    files.write_json(tmp_path / "exit.json", {"exit_code": 3})
+    assert str((tmp_path / "exit.json").read_bytes().strip(b"{}")) in PLANTED["wrong-code"].new
