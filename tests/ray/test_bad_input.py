@@ -71,11 +71,17 @@ def test_a_cluster_that_cannot_be_joined_says_why(cluster: RayCluster, tmp_path:
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "{conda: no-such-environment}",
+        pytest.param("{pip: [--no-index, no-such-package]}", marks=pytest.mark.slow),
+    ],
+)
 def test_an_environment_that_cannot_be_built_is_told_and_nothing_is_left(
-    cluster: RayCluster, tmp_path: Path
+    cluster: RayCluster, tmp_path: Path, wrong: str
 ) -> None:
     home = tmp_path / "home"
-    wrong = "{pip: [--no-index, no-such-package]}"
     try:
         steer(home, "secret", "set", "ray-token", stdin=cluster.token.encode())
         steer(home, "up", "-", stdin=fleet(cluster, runtime_env=wrong).encode())
