@@ -68,6 +68,10 @@ test: $(STAMP)
 test-arch: $(STAMP)
 	@$(BIN)/python -m pytest tests/arch $(PARALLEL)
 
+# Not measured, which would double their time: a branch that only chance runs is not a tested one.
+test-properties test-planted: test-%: $(STAMP)
+	@$(BIN)/python -m pytest tests/$* $(PARALLEL)
+
 # One after another: each looks that no control group of the machine was left behind.
 test-shim: $(STAMP)
 	@$(COVERED) tests/shim
@@ -86,7 +90,7 @@ check-kuberay: $(STAMP)
 	@test -f "$(CRD)" || { echo "error: CRD names no file; hint: make check-kuberay CRD=ray.io_rayclusters.yaml, from KubeRay's release"; exit 2; }
 	@STEERSMAN_KUBERAY_CRD="$(abspath $(CRD))" $(BIN)/python -m pytest tests/unit/examples
 
-$(filter-out test-arch test-shim test-ray,$(SUITES:%=test-%)): test-%: $(STAMP)
+$(filter-out test-arch test-shim test-ray test-properties test-planted,$(SUITES:%=test-%)): test-%: $(STAMP)
 	@$(COVERED) tests/$* $(PARALLEL)
 
 # --- the gate ---

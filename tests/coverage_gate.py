@@ -1,8 +1,9 @@
-"""Coverage of the whole suite against two floors: every branch of the core, most of the rest.
+"""Coverage of the suites against two floors: every branch of the core, most of the rest.
 
     python tests/coverage_gate.py
 
 One average would hide a hole in a decider behind well-tested adapters, so the core has a floor of its own.
+Laws under random stories and planted bugs are not measured: every branch has a test that means it.
 What runs in child processes is counted (coverage patches the starting of Python); what is ended by SIGKILL
 writes no data and is not. The shim is started isolated, without site packages: its e2e tests start it through
 tests/shim/shim_under_test.py, which measures it.

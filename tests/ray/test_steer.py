@@ -15,7 +15,7 @@ from tests.ray.conftest import RAY
 from tests.ray.steering import fleet, until
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "01-train"
-STEPS = 6_000
+STEPS = 4_000
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_a_training_survives_its_node_with_the_same_weights(
 def test_a_control_plane_that_dies_finds_everything_again(home: Path) -> None:
     text = (
         "name: beats\nnum_nodes: 2\nresources: {infra: ray/gpu, cpus: 1, memory: 128MB}\n"
-        "run: for i in $(seq 20); do echo beat $STEERSMAN_NODE_RANK $i; sleep 0.5; done\n"
+        "run: for i in $(seq 12); do echo beat $STEERSMAN_NODE_RANK $i; sleep 0.5; done\n"
     )
     done = steer(home, "up", "-", "--no-wait", stdin=text.encode())
     assert done.returncode == 0, done.stderr
@@ -95,7 +95,7 @@ def test_a_control_plane_that_dies_finds_everything_again(home: Path) -> None:
     for rank in ("0", "1"):
         lines = steer(home, "logs", "beats", "--rank", rank).stdout.split("\n")
         assert [line for line in lines if line.startswith("beat")] == [
-            f"beat {rank} {n}" for n in range(1, 21)
+            f"beat {rank} {n}" for n in range(1, 13)
         ]
 
 

@@ -411,3 +411,14 @@ def test_a_gang_takes_no_more_victims_than_its_last_rank_needs() -> None:
     home.cycle(after_ms=10_000)
     plan = home.up(job("gang", ranks=3, priority=9))
     assert sum(line.startswith("stop low-") for line in told(plan)) == 3
+
+
+def test_a_kind_that_was_asked_for_and_has_left_the_fleet_hinders_nobody() -> None:
+    home = Home(fleet(node("old", devices=["A100"]), node("new", devices=["T4"])))
+    home.up(*(job(f"a{at}", gpus=(("A100", 1),)) for at in range(12)))
+    home.begin("a0")
+    home.end("a0")
+    home.cycle(fleet(node("new", devices=["T4"])))
+    home.up(*(job(f"t{at}", gpus=(("T4", 1),)) for at in range(12)))
+    assert home.phase("t0") is Phase.ACTIVE
+    assert home.phase("a5") is Phase.QUEUED

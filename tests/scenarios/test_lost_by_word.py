@@ -60,6 +60,14 @@ def test_a_cluster_that_comes_back_has_its_nodes_again() -> None:
     assert {home.snapshot.nodes[key].health for key in ("a-0", "a-2")} == {"alive"}
 
 
+def test_nodes_that_are_there_stay_as_they_are_when_seen_again() -> None:
+    home = Home(with_clusters(node("here", cores=1)))
+    home.cycle(BACK)
+    before = {key: home.snapshot.nodes[key] for key in ("a-0", "a-2")}
+    home.cycle(BACK)
+    assert {key: home.snapshot.nodes[key] for key in ("a-0", "a-2")} == before
+
+
 def test_who_answers_is_not_lost() -> None:
     home = waiting()
     for name, code in (("b-0", "node-answers"), ("b", "node-answers"), ("here", "node-answers")):

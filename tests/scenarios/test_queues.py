@@ -11,10 +11,10 @@ from steersman.model.ids import QueueName
 from steersman.model.policy import Policy
 from steersman.model.queue import GPU_HOUR, Budget, QueueState
 from steersman.model.reasons import Code
-from steersman.model.snapshot import Phase
+from steersman.model.snapshot import Phase, RankEnd
 from steersman.model.workload import Workload
 from steersman.sim.quotas import quotas_hold
-from steersman.state.usage import settled
+from steersman.state.usage import decay, settled, usage_of
 
 SHORT = PolicySet(policy=Policy(preempt_run_ms_min=1_000))
 
@@ -84,6 +84,41 @@ def test_a_queue_gets_back_what_it_lent_and_nobody_borrows_meanwhile() -> None:
     made.end(leaving[1], code=75)
     assert made.phase("mine") is Phase.ACTIVE
     assert quotas_hold(history(made)) == []
+
+
+def test_what_was_lent_comes_back_from_who_borrowed_only_once_they_may_be_asked() -> None:
+    """Birch's own run is left alone, though it could resume; ash's are asked once ten seconds old."""
+    made = home(queue("ash", cores=2), queue("birch", cores=2, gpus=1))
+    made.cycle(PolicySet(policy=Policy(preempt_run_ms_min=10_000)))
+    made.up(resumable("birch", job("own")))
+    made.begin("own")
+    made.cycle(after_ms=20_000)
+    made.up(*(resumable("ash", job(name)) for name in ("a", "b", "c")))
+    for name in ("a", "b", "c"):
+        made.begin(name)
+    plan = made.up(put_in("birch", job("mine")))
+    assert [line for line in told(plan) if line.startswith("stop")] == []
+    assert (made.phase("mine"), made.code("mine")) == (Phase.QUEUED, Code.OVER_QUOTA)
+    assert plan.wake_at_ms is not None
+    stops = [
+        line for line in told(made.cycle(after_ms=plan.wake_at_ms - made.now_ms)) if line.startswith("stop")
+    ]
+    assert len(stops) == 1
+    assert made.code("own") is not Code.PREEMPTED
+
+
+def test_nobody_is_asked_for_what_comes_back_anyway() -> None:
+    made = home(queue("ash", cores=2), queue("birch", cores=2))
+    made.up(*(resumable("ash", job(name)) for name in ("a", "b", "c", "d")))
+    for name in ("a", "b", "c", "d"):
+        made.begin(name)
+    made.cycle(after_ms=5_000)
+    made.down("a")
+    plan = made.up(put_in("birch", job("mine")))
+    assert [line for line in told(plan) if line.startswith("stop")] == []
+    assert (made.phase("mine"), made.code("mine")) == (Phase.QUEUED, Code.OVER_QUOTA)
+    made.end("a", code=143)
+    assert made.phase("mine") is Phase.ACTIVE
 
 
 def test_a_queue_that_lends_for_good_takes_nothing_back() -> None:
@@ -219,3 +254,18 @@ def test_amounts_of_quotas_in_words() -> None:
         "8 GiB",
         "3.5 x A100",
     ]
+
+
+def test_usage_is_forgotten_by_halves_and_in_the_end_wholly() -> None:
+    assert decay(1_000, 1_000) * 2 == decay(0, 1_000)
+    assert decay(64_000, 1_000) == 0
+
+
+def test_a_run_whose_ranks_have_all_ended_holds_nothing() -> None:
+    made = home(queue("ash", cores=2))
+    made.up(put_in("ash", job("a")))
+    made.begin("a")
+    run = made.run("a")
+    assert dict(usage_of(run))["cpus"] == 1_000
+    ended = replace(run.ranks[0], end=RankEnd(exit_code=0))
+    assert usage_of(replace(run, ranks=(ended,))) == ()

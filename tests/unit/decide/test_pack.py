@@ -42,6 +42,10 @@ def test_before_anything_is_learned_it_is_best_fit() -> None:
     assert one.place(shape(4)) is None
 
 
+def test_with_no_arrivals_there_is_nothing_to_learn() -> None:
+    assert packer(node("a")).news({}, Basis(), 0, {}) is None
+
+
 def test_shares_go_where_the_rest_is_smallest_and_among_equals_to_the_first_name() -> None:
     one = packer(node("b", 1), node("a", 1))
     assert where(one.place(shape(share=500))) == ("a", (0,))
