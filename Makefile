@@ -135,7 +135,7 @@ bench-decide: $(STAMP)
 
 # What Steersman costs on top of Ray, beside Ray's own Jobs API and Ray Serve; needs gcc.
 bench-ray: $(STAMP) $(RAY_STAMP)
-	@$(BIN)/python -m bench.ray.overhead $(ARGS)
+	@$(BIN)/python -m bench.run --only ray.overhead $(ARGS)
 
 chaos: $(STAMP)
 	@$(BIN)/python -m bench.chaos $(ARGS)

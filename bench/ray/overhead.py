@@ -1,12 +1,13 @@
 """What Steersman costs on top of Ray, beside plain Ray in the same run.
 
-    python -m bench.ray.overhead [--short] [--json]
+    python -m bench.run --only ray.overhead [--short]
 
 job start     from the request until the program's first statement, on one cluster of two nodes: Ray's Jobs
               API and Steersman in turn, each JOBS times, the first of each not counted
 serving       the tabular model of `bench.serve` on a cluster of one node against Ray Serve's own
               high-throughput mode: requests a CPU-second of the whole tree (for Steersman: Ray's head and
-              dashboard, bridge, control plane, gateway and replicas)
+              dashboard, bridge, control plane, gateway and replicas); both in turn, ROUNDS times, and of the
+              ratios the one in the middle
 changes       CHANGES scale-downs and rollouts under load: of both at half of what one replica of Ray Serve
               holds; scale-downs of Steersman also at half of what its own holds (`own_half`)
 
@@ -15,14 +16,12 @@ is on the head, Steersman's on the node it chose, through reservation, fence and
 one machine's clock.
 """
 
-import argparse
-import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -33,11 +32,13 @@ from bench.ray.server import ON_RAY, RAY
 from bench.ray.world import PROGRAM, World, wait
 from bench.serve import changes, environments, kinds, load, models, servers
 from bench.serve.changes import Losses
-from bench.serve.measure import SHORT, Figures, Lengths
-from bench.serve.measure import measure as measure_server
-from bench.serve.servers import Kind
+from bench.serve.measure import FIRST_SHARE, SHORT, Lengths, highest_rate, saturated
+from bench.serve.servers import Kind, Running
 
 JOBS, JOBS_SHORT = 16, 4
+ROUNDS = 3
+LENGTHS = Lengths(warm=5.0, saturation=10.0)
+"""Longer than between servers on one machine: Ray goes on starting for seconds after it answers."""
 CHANGES = 20
 CHANGES_SECONDS = 60.0
 START_SECONDS_MAX = 60.0
@@ -125,46 +126,59 @@ def job_starts(count: int) -> dict[str, list[float]]:
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True):
-    """One server: its figures, and what its changes cost."""
+    """One server: requests a CPU-second, round by round; the highest rate that it holds; its changes."""
 
-    figures: Figures
+    per_cpu_second: list[float]
+    max_rate: float
     losses: list[Losses]
 
 
-def served(kind: Kind, model: models.Model, lengths: Lengths, count: int, rate: float = 0.0) -> Served:
-    """One server, from its start to its end. `rate` of the changes; else at half of what a replica holds."""
-    began = time.monotonic()
+def round_of(kind: Kind, model: models.Model, lengths: Lengths) -> float:
+    """Requests a CPU-second of one server, from its start to its end."""
     with servers.running(kind, model) as server:
-        figures = measure_server(server, lengths, time.monotonic() - began)
-        note(f"{kind.name}: {figures.per_cpu_second:,.0f} req/CPU-s, holds {figures.max_rate:,.0f}/s")
-        losses: list[Losses] = []
-        if count:
-            losses = changes.measure(server, figures.max_rate / 2, count, CHANGES_SECONDS)
-            if rate:
-                own = msgspec.structs.replace(losses[0], change="own-half")
-                at_rate = [
-                    changes.losses(server, change, rate, count, CHANGES_SECONDS)
-                    for change in ("scale-down", "rollout")
-                ]
-                losses = [*at_rate, own]
-            for each in losses:
-                note(
-                    f"{kind.name}: {each.done} {each.change}s, {each.lost} lost, worst {each.worst_ms:.0f} ms"
-                )
-    return Served(figures=figures, losses=losses)
+        found = saturated(server, lengths).per_cpu_second
+    note(f"{kind.name}: {found:,.0f} req/CPU-s")
+    return found
+
+
+def changed(server: Running, max_rate: float, count: int, rate: float) -> list[Losses]:
+    """What changes cost at half of what the server holds; if `rate` is given also at that, and first."""
+    losses = changes.measure(server, max_rate / 2, count, CHANGES_SECONDS)
+    if rate:
+        own = msgspec.structs.replace(losses[0], change="own-half")
+        kinds_of = ("scale-down", "rollout")
+        at_rate = [changes.losses(server, change, rate, count, CHANGES_SECONDS) for change in kinds_of]
+        losses = [*at_rate, own]
+    for each in losses:
+        words = f"{each.done} {each.change}s, {each.lost} lost, worst {each.worst_ms:.0f} ms"
+        note(f"{server.kind.name}: {words}")
+    return losses
+
+
+def served(kind: Kind, model: models.Model, lengths: Lengths, count: int, rate: float = 0.0) -> Served:
+    """The first round of one server, the rate that it holds, and `count` of each of its changes."""
+    with servers.running(kind, model) as server:
+        full = saturated(server, lengths)
+        max_rate = highest_rate(server, full.load.achieved_per_s * FIRST_SHARE, lengths)
+        note(f"{kind.name}: {full.per_cpu_second:,.0f} req/CPU-s, holds {max_rate:,.0f}/s")
+        losses = changed(server, max_rate, count, rate) if count else []
+    return Served(per_cpu_second=[full.per_cpu_second], max_rate=max_rate, losses=losses)
 
 
 def compared(short: bool) -> dict[str, Served]:
-    """Ray Serve and Steersman on Ray."""
+    """Ray Serve and Steersman on Ray, in turn."""
     environments.install("ray_serve")
     load.build()
     fast = next(kind for kind in kinds.KINDS if kind.name == FAST)
     with tempfile.TemporaryDirectory(prefix="bench-ray-") as name:
         model = models.BUILDERS["tabular"](Path(name))
-        lengths, count = (SHORT, 0) if short else (Lengths(), CHANGES)
+        lengths, count = (SHORT, 0) if short else (LENGTHS, CHANGES)
         theirs = served(fast, model, lengths, count)
-        rate = theirs.losses[0].rate if theirs.losses else 0.0
-        return {FAST: theirs, ON_RAY.name: served(ON_RAY, model, lengths, count, rate)}
+        ours = served(ON_RAY, model, lengths, count, theirs.losses[0].rate if theirs.losses else 0.0)
+        for _ in range(0 if short else ROUNDS - 1):
+            theirs.per_cpu_second.append(round_of(fast, model, lengths))
+            ours.per_cpu_second.append(round_of(ON_RAY, model, lengths))
+    return {FAST: theirs, ON_RAY.name: ours}
 
 
 # ---- the whole --------------------------------------------------------------------------------------------
@@ -177,18 +191,21 @@ def measure(short: int = 0) -> dict[str, float]:
     median = {name: statistics.median(values) for name, values in starts.items()}
     found = {f"{name}_start_ms_p50": round(value) for name, value in median.items()}
     found |= {f"{name}_start_ms_max": round(max(values)) for name, values in starts.items()}
-    rates = {name: one.figures.per_cpu_second for name, one in both.items()}
+    theirs, ours = both[FAST], both[ON_RAY.name]
+    ratios = [our / their for our, their in zip(ours.per_cpu_second, theirs.per_cpu_second, strict=True)]
     figures: dict[str, float] = {
         **found,
         "start_to_jobs_api": round(median["steersman"] / median["jobs_api"], 2),
-        "ray_serve_per_cpu_s": round(rates[FAST]),
-        "steersman_per_cpu_s": round(rates[ON_RAY.name]),
-        "per_cpu_to_ray_serve": round(rates[ON_RAY.name] / rates[FAST], 2),
-        "ray_serve_max_rate": round(both[FAST].figures.max_rate),
-        "steersman_max_rate": round(both[ON_RAY.name].figures.max_rate),
+        "ray_serve_per_cpu_s": round(statistics.median(theirs.per_cpu_second)),
+        "steersman_per_cpu_s": round(statistics.median(ours.per_cpu_second)),
+        "per_cpu_to_ray_serve": round(statistics.median(ratios), 2),
+        "per_cpu_to_ray_serve_min": round(min(ratios), 2),
+        "per_cpu_to_ray_serve_max": round(max(ratios), 2),
+        "ray_serve_max_rate": round(theirs.max_rate),
+        "steersman_max_rate": round(ours.max_rate),
     }
-    for words, name in (("ray_serve", FAST), ("steersman", ON_RAY.name)):
-        for each in both[name].losses:
+    for words, one in (("ray_serve", theirs), ("steersman", ours)):
+        for each in one.losses:
             change = each.change.replace("-", "_")
             figures |= {
                 f"{words}_{change}s": each.done,
@@ -200,22 +217,3 @@ def measure(short: int = 0) -> dict[str, float]:
                 f"{words}_{change}_p99_ms": round(each.p99_ms, 1),
             }
     return figures
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--short", action="store_true")
-    parser.add_argument("--json", action="store_true")
-    chosen = parser.parse_args(arguments)
-    figures = measure(chosen.short)
-    if chosen.json:
-        print(json.dumps(figures))
-    else:
-        for name, value in figures.items():
-            print(f"{name:34} {value:,g}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

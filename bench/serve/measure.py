@@ -122,17 +122,34 @@ def _median(server: Running, rate: float, lengths: Lengths) -> list[load.Load]:
     return sorted((load.run(server.target, rate, seconds) for _ in range(HALVES)), key=lambda one: one.p99_ms)
 
 
-def measure(server: Running, lengths: Lengths, start_seconds: float, peer_rate: float = 0.0) -> Figures:
-    """All figures of a server that is up. `peer_rate`: half of what the best peer holds, if that is known."""
-    target = server.target
-    load.run(target, 0, lengths.warm)
+class Saturation(msgspec.Struct, frozen=True, kw_only=True):
+    """A server that has as much to do as it can; `cpu` and `wall` in seconds."""
+
+    load: load.Load
+    cpu: float
+    wall: float
+
+    @property
+    def per_cpu_second(self) -> float:
+        """Requests answered."""
+        return self.load.ok / self.cpu
+
+
+def saturated(server: Running, lengths: Lengths) -> Saturation:
+    """A server that is up, after it was warmed up."""
+    load.run(server.target, 0, lengths.warm)
     watch = CpuWatch(server.pid)
-    full = load.run(target, 0, lengths.saturation)
-    cpu, wall = watch.seconds(), watch.wall()
-    memory = pss_mib(server.pid)
+    full = load.run(server.target, 0, lengths.saturation)
+    found = Saturation(load=full, cpu=watch.seconds(), wall=watch.wall())
     if full.ok == 0:
         raise RuntimeError(f"{server.kind.name} answered nothing at {load.CONNECTIONS} connections")
+    return found
 
+
+def measure(server: Running, lengths: Lengths, start_seconds: float, peer_rate: float = 0.0) -> Figures:
+    """All figures of a server that is up. `peer_rate`: half of what the best peer holds, if that is known."""
+    saturation = saturated(server, lengths)
+    full, memory = saturation.load, pss_mib(server.pid)
     first = full.achieved_per_s * FIRST_SHARE
     rate = highest_rate(server, first, lengths)
     watch = CpuWatch(server.pid)
@@ -142,8 +159,8 @@ def measure(server: Running, lengths: Lengths, start_seconds: float, peer_rate: 
     return Figures(
         model=server.site.model.name,
         server=server.kind.name,
-        per_cpu_second=full.ok / cpu,
-        cores=cpu / wall,
+        per_cpu_second=saturation.per_cpu_second,
+        cores=saturation.cpu / saturation.wall,
         saturated_per_s=full.achieved_per_s,
         saturated_p50_ms=full.p50_ms,
         saturated_p99_ms=full.p99_ms,
