@@ -28,6 +28,7 @@ from steersman.model.events import (
     CheckpointSaved,
     Decided,
     Event,
+    NodeHealth,
     RankExited,
     RankReady,
     RankStarted,
@@ -37,7 +38,7 @@ from steersman.model.events import (
     StopRequested,
     WorkloadDeclared,
 )
-from steersman.model.ids import decision_id
+from steersman.model.ids import NodeId, decision_id
 from steersman.model.units import format_bytes, format_duration_ms
 
 EXIT_YIELDED = 75
@@ -57,8 +58,10 @@ class Moment(msgspec.Struct, frozen=True, kw_only=True):
 def history(name: str, records: Iterable[tuple[int, int, Event]]) -> tuple[Moment, ...]:
     """The moments of one workload, from (position, time, event) in order; checkpoints in a row are one."""
     moments: list[Moment] = []
+    places: dict[tuple[str, int], NodeId] = {}
     for position, at_ms, event in records:
-        for moment in _moments(name, position, at_ms, event):
+        own = _moments(name, position, at_ms, event)
+        for moment in (*own, *_lost_with_node(name, places, position, at_ms, event)):
             if moments and _same_saving(moments[-1], moment):
                 moments[-1] = moment
             else:
@@ -95,6 +98,28 @@ def _moments(name: str, position: int, at_ms: int, event: Event) -> Iterator[Mom
         code, text, run = words
         told_ms = event.at_ms if isinstance(event, RankStarted | RankReady | RankExited) else 0
         yield Moment(position=position, at_ms=told_ms or at_ms, words=text, code=code, run=run)
+
+
+def _lost_with_node(
+    name: str, places: dict[tuple[str, int], NodeId], position: int, at_ms: int, event: Event
+) -> Iterator[Moment]:
+    """What a node takes with it that is declared dead. `places`: where each rank is that has not ended; kept
+    up to date here."""
+    match event:
+        case Decided():
+            for decision in event.decisions:
+                if isinstance(decision, Start) and is_of(decision.workload, name):
+                    nodes = enumerate(placement.node for placement in decision.placements)
+                    places |= {(decision.run, rank): node for rank, node in nodes}
+        case RankExited():
+            places.pop((event.run, event.rank), None)
+        case NodeHealth(health="dead"):
+            for run, rank in sorted(key for key, node in places.items() if node == event.node):
+                del places[run, rank]
+                words = _of_owner(name, run, f"rank {rank} was lost: node {event.node} was declared dead")
+                yield Moment(position=position, at_ms=at_ms, words=words, code="rank-exited", run=run)
+        case _:
+            pass
 
 
 def _decided(position: int, at_ms: int, decision_name: str, decision: Decision) -> Moment:
@@ -181,12 +206,16 @@ def _words(name: str, event: Event) -> tuple[str, str, str] | None:
 
 def _words_of_run(name: str, run: str, event: Event) -> tuple[str, str, str] | None:
     """Of a run of its own, or of a replica's, which is then named."""
-    owner = run.rpartition(".")[0]
-    found = _run_words(event) if is_of(owner, name) else None
+    found = _run_words(event) if is_of(run.rpartition(".")[0], name) else None
     if found is None:
         return None
     code, text = found
-    return code, text if owner == name else f"{owner}: {text.removeprefix('rank 0 ')}", run
+    return code, _of_owner(name, run, text), run
+
+
+def _of_owner(name: str, run: str, text: str) -> str:
+    owner = run.rpartition(".")[0]
+    return text if owner == name else f"{owner}: {text.removeprefix('rank 0 ')}"
 
 
 def _run_words(event: Event) -> tuple[str, str] | None:

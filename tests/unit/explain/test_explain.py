@@ -269,6 +269,24 @@ def test_ends_in_the_timeline(event: dict[str, object], says: str) -> None:
     assert history("other", [(1, 0, gone)]) == ()
 
 
+def test_what_a_dead_node_took_with_it_is_told() -> None:
+    home = Home(fleet(node("a", cores=2), node("b", cores=2), node("c", cores=2)))
+    home.up(job("gang", ranks=2, cores=2), job("other", cores=2))
+    home.begin("gang")
+    home.begin("other")
+    first = home.run("gang").ranks[0].placement.node
+    home.cycle(NodeHealth(node=first, health="unknown"), NodeHealth(node=first, health="dead"))
+    home.cycle(NodeHealth(node=first, health="dead"))
+    ends = [moment.words for moment in history("gang", _records(home)) if moment.code == "rank-exited"]
+    assert ends == [f"rank 0 was lost: node {first} was declared dead"]
+    home.end("gang", rank=1)
+    second = home.run("other").ranks[0].placement.node
+    home.end("other")
+    home.cycle(NodeHealth(node=second, health="dead"))
+    codes = [moment.code for moment in history("other", _records(home))]
+    assert codes.count("rank-exited") == 1
+
+
 def _told_rivals(home: Home, name: str) -> list[str]:
     return [str(rival.workload) for rival in explain(home.snapshot, name, ()).rivals]
 

@@ -10,7 +10,7 @@ from steersman.explain.words import describe, fix, signal_words
 from steersman.explain.workload import Explanation, explain
 from steersman.model.decisions import FailRollout, Promote, Retire, Revise, Scale
 from steersman.model.errors import ConflictError
-from steersman.model.events import Observed, RankExited, RankStarted, Signal
+from steersman.model.events import NodeHealth, Observed, RankExited, RankStarted, Signal
 from steersman.model.ids import WorkloadName
 from steersman.model.reasons import Code, reason
 from steersman.model.service import GATEWAY_NAME, Metric, Scaling, Window
@@ -125,6 +125,10 @@ def test_the_life_of_a_service_in_order() -> None:
     assert [moment.at_ms for moment in moments] == sorted(moment.at_ms for moment in moments)
     gateway = history("steersman.gateway", [(i.position, i.at_ms, i.event) for i in home.log])
     assert gateway
+    lost = home.run("digits.1").ranks[0].placement.node
+    home.cycle(NodeHealth(node=lost, health="dead"))
+    words = [moment.words for moment in explained(home).moments]
+    assert f"digits.1: was lost: node {lost} was declared dead" in words
     assert not any("digits" in moment.words for moment in gateway)
 
 

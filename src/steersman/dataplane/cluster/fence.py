@@ -153,7 +153,7 @@ class Fence:
             reservation = await asyncio.to_thread(api.reserve, name, bundles, nodes)
         if not await asyncio.to_thread(api.granted, reservation, GRANT_SECONDS_MAX):
             if not await asyncio.to_thread(self._hosts, wish["run"]):
-                api.release(reservation)
+                await asyncio.to_thread(api.release, reservation)
             asked = ", ".join(f"{key} {amount:g}" for key, amount in gang[wish["rank"]]["resources"].items())
             raise DriverError(
                 f"the cluster has not given {asked} within {GRANT_SECONDS_MAX:.0f} s",
