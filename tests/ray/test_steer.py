@@ -15,7 +15,7 @@ from tests.ray.conftest import RAY
 from tests.ray.steering import fleet, until
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "01-train"
-STEPS = 4_000
+STEPS = 2_400
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def test_services_do_not_keep_away_from_one_another() -> None:
 
 def test_what_its_node_did_not_take_is_queued_again_uncounted() -> None:
     home = Home(THREE)
-    home.up(job("train", ranks=2, retry=Retry(on_events=("error",), attempts_max=1)))
+    home.up(job("train", ranks=2, cores=3, retry=Retry(on_events=("error",), attempts_max=1)))
     home.settle()
     for tries in range(1, 4):
         run = home.run("train")
@@ -52,8 +52,10 @@ def test_what_its_node_did_not_take_is_queued_again_uncounted() -> None:
         assert (state.run, state.attempts, state.failures) == (None, 0, 0), tries
         assert state.reason is not None
         assert state.reason.code is Code.RETRY_NOT_TAKEN
-        words = describe(state.reason)
-        assert words.endswith("did not take it: the node has left; tried again in 1s, uncounted")
+        where = run.ranks[1].placement.node
+        assert where != run.ranks[0].placement.node
+        words = f"{where} did not take it: the node has left; tried again in 1s, uncounted"
+        assert describe(state.reason) == words
         home.cycle(after_ms=2_000)
         home.settle()
         assert home.state("train").run is not None
