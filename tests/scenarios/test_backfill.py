@@ -122,3 +122,21 @@ def test_without_backfill_the_gang_never_starts(bound: bool) -> None:
     outcome = lived(Policy(backfill_patience_ms=None), bound=bound, minutes=240)
     assert outcome.waited_ms is None
     assert outcome.in_use > 0.9
+
+
+def test_each_infrastructure_has_its_own_first_in_line() -> None:
+    there = [replace(node(name), infra="ray/gpu") for name in ("r1", "r2")]
+    home = Home(fleet(node("l1"), node("l2"), *there), PolicySet(policy=Policy()))
+
+    def at(infra: str, made: Workload) -> Workload:
+        return replace(made, resources=replace(made.resources, infra=infra))
+
+    for number, infra in enumerate(("local", "local", "ray", "ray")):
+        home.up(at(infra, replace(small(f"runs-{number}", LONG_MS, True), resources=job("w").resources)))
+        home.begin(f"runs-{number}")
+    home.up(at("local", job("here", cores=2, ranks=2)), at("ray", job("there", cores=2, ranks=2)))
+    home.up(at("local", job("late-here")), at("ray", job("late-there")))
+    home.settle()
+    kept = {name: sorted(item.node for item in home.state(name).reservations) for name in ("here", "there")}
+    assert kept == {"here": ["l1", "l2"], "there": ["r1", "r2"]}
+    assert {home.phase(name) for name in ("late-here", "late-there")} == {Phase.QUEUED}

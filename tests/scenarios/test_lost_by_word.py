@@ -77,3 +77,16 @@ def test_who_answers_is_not_lost() -> None:
     with pytest.raises(ConflictError, match="no node and no cluster") as error:
         lost(home.snapshot, "elsewhere")
     assert "a-0, a-2, b-0, here" in error.value.hint
+
+
+def test_declared_anew_a_cluster_keeps_what_was_found_unless_it_is_another() -> None:
+    home = waiting()
+    before = home.snapshot
+    home.cycle(with_clusters(node("here", cores=1), node("more", cores=1)))
+    assert (home.snapshot.clusters, len(home.snapshot.nodes)) == (before.clusters, len(before.nodes) + 1)
+    moved = replace(OTHER, address="10.9.9.9:6379")
+    home.cycle(with_clusters(node("here", cores=1), clusters=(ONE, moved)))
+    assert [state.spec for state in home.snapshot.clusters] == [ONE, moved]
+    assert [state.problem for state in home.snapshot.clusters] == [SILENT.problem, ""]
+    assert "b-0" not in home.snapshot.nodes
+    assert home.snapshot.nodes["a-0"].health == "unknown"
