@@ -81,3 +81,14 @@ def test_a_run_that_lived_until_its_machine_went_is_no_part_of_a_row_of_failures
         home.cycle(after_ms=30_000)
         home.settle()
     assert seen == delays
+
+
+def test_of_a_long_reason_of_a_place_the_beginning_is_kept() -> None:
+    home = Home(THREE)
+    home.up(job("train"))
+    home.settle()
+    said = "x" * 200 + "y"
+    run = home.run("train").id
+    home.cycle(RankExited(run=run, rank=0, at_ms=home.now_ms, cause="not-taken", detail=said))
+    home.settle()
+    assert home.facts("train")["detail"] == "x" * 200
