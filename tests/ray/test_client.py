@@ -41,6 +41,7 @@ def declared(home: Path, cluster: RayCluster, token: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_gang_runs_and_outlives_the_control_plane(cluster: RayCluster, home: Path) -> None:
     declared(home, cluster, cluster.token)

@@ -165,10 +165,31 @@ def test_a_zombie_counts_as_gone() -> None:
 def test_marks_must_both_match(tmp_path: Path) -> None:
     env = {"STEERSMAN_RUN_DIR": str(tmp_path), "STEERSMAN_NONCE": "n1"}
     with subprocess.Popen(["sleep", "600"], env=env) as process:
-        assert procs.marked(str(tmp_path), "n1") == [process.pid]
-        assert procs.marked(str(tmp_path), "n2") == []
-        assert procs.marked(str(tmp_path / "x"), "n1") == []
+        found = [procs.marked(*mark) for mark in ((str(tmp_path), "n1"), (str(tmp_path), "n2"), ("x", "n1"))]
         process.kill()
+    assert found == [[process.pid], [], []]
+
+
+def test_a_mark_is_seen_in_the_middle_of_an_exec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Popen` returns before the kernel shows the new environment: about one read in five is empty."""
+    env = {"STEERSMAN_RUN_DIR": str(tmp_path), "STEERSMAN_NONCE": "n1"}
+    for _ in range(100):
+        with subprocess.Popen(["sleep", "600"], env=env) as process:
+            monkeypatch.setattr(procs, "all_pids", lambda pid=process.pid: [pid])
+            found = procs.marked(str(tmp_path), "n1")
+            process.kill()
+        assert found == [process.pid]
+
+
+def test_an_exec_that_never_ends_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(procs, "EXEC_TRIES", 3)
+    monkeypatch.setattr(procs, "EXEC_SECONDS", 0)
+    monkeypatch.setattr(procs, "_in_exec", lambda _pid: True)
+    with subprocess.Popen(["sleep", "600"], env={}) as process:
+        monkeypatch.setattr(procs, "all_pids", lambda: [process.pid])
+        found = procs.marked("/nowhere", "n1")
+        process.kill()
+    assert found == []
 
 
 def test_prctl_is_refused_quietly() -> None:
@@ -221,6 +242,12 @@ def test_only_groups_of_that_very_name_are_emptied(tmp_path: Path) -> None:
         assert lost.conclude(ORDER, started)["cause"] == "lost"
         assert stranger.poll() is None
         stranger.kill()
+
+
+def test_what_is_begun_during_a_look_is_found_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = iter([[], [4711], [], []])
+    monkeypatch.setattr(procs, "marked", lambda *_mark: next(looks))
+    assert [lost.survivors("/rank", "n1", None) for _ in range(2)] == [[4711], []]
 
 
 def test_artifacts_are_stored_by_digest_and_problems_told(tmp_path: Path) -> None:

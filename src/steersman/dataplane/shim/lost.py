@@ -39,9 +39,15 @@ def conclude(order: Mapping[str, Any], started: Mapping[str, Any]) -> dict[str, 
 
 
 def survivors(rank_dir: str, nonce: str, group: cgroup.Group | None) -> list[int]:
-    """Living processes that are proven to be of that start."""
-    inside = [] if group is None else group.pids()
-    return sorted({*inside, *(procs.marked(rank_dir, nonce) if nonce else [])} - {os.getpid()})
+    """Living processes that are proven to be of that start.
+
+    None is said only after two looks: what is begun during a look, by one that ends during it, is in no list.
+    """
+    for _ in range(2):
+        inside = [] if group is None else group.pids()
+        if found := {*inside, *(procs.marked(rank_dir, nonce) if nonce else [])} - {os.getpid()}:
+            return sorted(found)
+    return []
 
 
 def _own_group(order: Mapping[str, Any], started: Mapping[str, Any]) -> cgroup.Group | None:

@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import time
 
 from steersman.ports import run_dir
 
@@ -19,6 +20,9 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 ENVIRON_BYTES_MAX = 4 * 1024 * 1024
+PF_KTHREAD = 0x0020_0000
+EXEC_SECONDS = 0.001
+EXEC_TRIES = 1000
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -104,11 +108,31 @@ def send(pids: list[int], number: signal.Signals) -> None:
 def marked(folder: str, nonce: str) -> list[int]:
     """Living processes whose environment carries this rank's folder and the nonce of one start."""
     wanted = {f"{run_dir.ENV_RUN_DIR}={folder}".encode(), f"{run_dir.ENV_NONCE}={nonce}".encode()}
-    found: list[int] = []
-    for pid in all_pids():
-        if pid == os.getpid():
-            continue
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
-            if wanted <= set(file.read(ENVIRON_BYTES_MAX).split(b"\0")) and start_time(pid) is not None:
-                found.append(pid)
-    return found
+    return [
+        pid
+        for pid in all_pids()
+        if pid != os.getpid() and wanted <= _environment(pid) and start_time(pid) is not None
+    ]
+
+
+def _environment(pid: int) -> set[bytes]:
+    """What a process was started with. In the middle of an exec the kernel shows none; so ask again."""
+    for _ in range(EXEC_TRIES):
+        settled = not _in_exec(pid)
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                text = file.read(ENVIRON_BYTES_MAX)
+        except OSError:
+            return set()
+        if text or settled:
+            return set(text.split(b"\0"))
+        time.sleep(EXEC_SECONDS)
+    return set()
+
+
+def _in_exec(pid: int) -> bool:
+    """Whether a program's memory is there and its environment (fields 50 and 51 of stat) not yet."""
+    fields = _stat(pid)
+    if fields is None or fields[0] in "ZX" or int(fields[6]) & PF_KTHREAD:
+        return False
+    return int(fields[48]) == 0
