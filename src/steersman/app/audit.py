@@ -13,7 +13,7 @@ from steersman.app.wire import EVENTS_MAX, EventsView, EventView
 from steersman.journal.query import Readable
 from steersman.model.codec import EVENT_VERSIONS, decode_event
 from steersman.model.errors import ConflictError
-from steersman.model.events import Event
+from steersman.model.events import Event, NodeHealth
 from steersman.ports.journal import Head, Record
 
 SCAN_ROWS_MAX = 100_000
@@ -69,10 +69,13 @@ def newest(journal: Headed, wanted: Filter, limit: int) -> list[EventView]:
 
 
 def about(journal: Readable, name: str, after: int) -> Iterator[tuple[int, int, Event]]:
-    """The events after a position that mention a workload, as (position, time, event)."""
+    """The events after a position that mention a workload, and what became of nodes: it may have been there.
+
+    As (position, time, event).
+    """
     needle = name.encode()
     for record in journal.read(after):
-        if needle in record.body:
+        if needle in record.body or record.type == NodeHealth.__struct_config__.tag:
             yield record.position, record.at_ms, decode_event(record.type, record.version, record.body)
 
 

@@ -9,8 +9,15 @@ from steersman.app.declare import declare
 from steersman.app.wire import EventView
 from steersman.journal.memory import MemoryJournal
 from steersman.model.errors import ConflictError
-from steersman.model.events import ApiKeyCreated, ApiKeyRevoked, Event, GatewayDeclared, HomeCreated
-from steersman.model.ids import WorkloadName
+from steersman.model.events import (
+    ApiKeyCreated,
+    ApiKeyRevoked,
+    Event,
+    GatewayDeclared,
+    HomeCreated,
+    NodeHealth,
+)
+from steersman.model.ids import NodeId, WorkloadName
 from steersman.model.service import ApiKey, Gateway
 from steersman.model.snapshot import Snapshot
 
@@ -129,3 +136,9 @@ def test_what_mentions_a_workload(journal: MemoryJournal) -> None:
     found = list(about(journal, "ab", 2))
     assert found
     assert all(position > 2 and at_ms == 1_000 for position, at_ms, _ in found)
+
+
+def test_what_became_of_a_node_is_read_with_every_workload() -> None:
+    made = MemoryJournal()
+    made.append([NodeHealth(node=NodeId("b"), health="dead"), ApiKeyRevoked(name="other")], 1)
+    assert [event for _, _, event in about(made, "job", 0)] == [NodeHealth(node=NodeId("b"), health="dead")]
